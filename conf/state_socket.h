@@ -2,7 +2,8 @@
  *
  * A client connects, sends one line (a command and its arguments), and
  * gets one JSON document back, then the connection closes.  An answer
- * that is an object with the member "error" is a failure.
+ * that is an object with the member "error" is a failure.  A request has
+ * at most 1024 bytes.
  *
  * The server lives in a GMainContext, takes up to 16 clients at a time
  * and drops those that are silent for 5 s, so that none can hold it up.
@@ -28,15 +29,23 @@ typedef JsonNode *(*state_socket_handler) (const char *request, void *data);
  */
 struct state_socket *state_socket_bind (const char *path, char **error);
 
-/* Serve from now on in context (NULL: the default one). */
+/* How long a client may be silent, for tests.  Before _serve. */
+void state_socket_set_silence (struct state_socket *s, unsigned silence_ms);
+
+/* Serve from now on in context (NULL: the default one).  Called by the
+ * thread that runs it, or before it runs.
+ */
 void state_socket_serve (struct state_socket *s, GMainContext *context,
                          state_socket_handler handler, void *data);
 
-/* Stop serving, remove the path, free.  NULL is allowed. */
+/* Stop serving, remove the path, free.  NULL is allowed.  Called by the
+ * thread that runs the context (not in the handler), or when it no
+ * longer runs.
+ */
 void state_socket_close (struct state_socket *s);
 
-/* Client: send a request and wait up to timeout_ns for the answer.
- * NULL with a message in *error that names the path and the remedy.
+/* Client: send a request and wait up to timeout_ns for the answer, which
+ * json_node_unref frees.  Blocks.  NULL with a message in *error that names the path and the remedy.
  */
 JsonNode *state_socket_ask (const char *path, const char *request,
                             gint64 timeout_ns, char **error);

@@ -8,8 +8,6 @@
 
 #include "conf/units.h"
 
-static const int64_t ns_per_second = 1000000000;
-
 /* Read the digits at *text and move it behind them. */
 static int
 take_digits (const char **text, uint64_t *ret)
@@ -123,10 +121,12 @@ units_parse_duration (const char *text, int64_t *ret_ns)
   int r;
 
   r = take_digits (&text, &whole);
-  if (r == 0)
-    r = take_decimals (&text, &numerator, &denominator);
-  if (r == 0)
-    r = parse_time_unit (text, &unit_ns);
+  if (r < 0)
+    return r;
+  r = take_decimals (&text, &numerator, &denominator);
+  if (r < 0)
+    return r;
+  r = parse_time_unit (text, &unit_ns);
   if (r < 0)
     return r;
 
@@ -210,7 +210,7 @@ const char *
 units_format_duration (int64_t ns, char text[UNITS_TEXT_MAX])
 {
   static const char *const names[] = { "s", "ms", "us", "ns" };
-  int64_t unit_ns = ns_per_second;
+  int64_t unit_ns = 1000000000;
 
   if (ns <= 0) {
     snprintf (text, UNITS_TEXT_MAX, ns < 0 ? "%" G_GINT64_FORMAT "ns" : "0s",

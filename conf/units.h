@@ -17,8 +17,9 @@ enum { UNITS_TEXT_MAX = 32 };
  */
 int units_parse_size (const char *text, uint64_t *ret);
 
-/* "2s", "500ms", "100us", "1m", "1h" or a plain number of seconds;
- * decimals as in "1.5s"; in nanoseconds.
+/* "2s", "500ms", "100us", "20ns", "1m", "1h" or a plain number of
+ * seconds; decimals as in "1.5s"; in nanoseconds, -ERANGE if that is not
+ * a whole number of them.
  */
 int units_parse_duration (const char *text, int64_t *ret_ns);
 
@@ -35,7 +36,7 @@ int units_parse_fraction (const char *text, double *ret);
  */
 const char *units_format_size (uint64_t bytes, char text[UNITS_TEXT_MAX]);
 
-/* "2s", "500ms", "1.5ms". */
+/* "2s", "500ms", "1.5ms", by the same rule; not negative. */
 const char *units_format_duration (int64_t ns, char text[UNITS_TEXT_MAX]);
 
 #endif /* ISW_UNITS_H */
