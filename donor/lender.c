@@ -1,0 +1,277 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf/units.h"
+#include "donor/lender.h"
+#include "donor/log.h"
+#include "donor/memory_monitor.h"
+#include "donor/wake.h"
+#include "fabric/fabric.h"
+#include "placement/headroom.h"
+
+static const int64_t second_ns = 1000000000;
+
+struct lender {
+  const struct donor_config *config;
+  struct memory_monitor monitor;
+  uint64_t limit_bytes;         /* what the donor may hold now */
+  struct slab_pool *pool;
+  GQueue waiting;               /* struct lender_wait, first come */
+  GSource *pool_source;
+  GSource *tick_source;
+  void (*settled) (void *data); /* NULL once called */
+  void *data;
+  bool said_short, said_unlocked, said_no_sample;
+};
+
+static uint64_t
+would_lend_slabs (const struct lender *l, const struct slab_pool_state *st)
+{
+  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  const uint64_t waiting = l->waiting.length;
+  uint64_t slabs = limit > st->lent ? limit - st->lent : 0;
+
+  if (st->error && slabs > st->ready)
+    slabs = st->ready;
+  return slabs > waiting ? slabs - waiting : 0;
+}
+
+/* Why not one more slab is lent or kept ready. */
+static void
+explain_shortage (const struct lender *l, const struct slab_pool_state *st,
+                  char *reason, size_t size)
+{
+  const struct donor_config *config = l->config;
+  const uint64_t held = st->lent + st->ready + l->waiting.length;
+  char text[UNITS_TEXT_MAX];
+
+  if (st->error)
+    snprintf (reason, size, "cannot prepare memory: %s%s",
+              strerror (-st->error),
+              config->lock == MEMORY_LOCK_NO ? ""
+              : " (the locked memory limit, ulimit -l, may be too low)");
+  else if (config->memory_bytes / config->slab_size_bytes <= held)
+    snprintf (reason, size, "all of --memory %s is lent",
+              units_format_size (config->memory_bytes, text));
+  else
+    snprintf (reason, size, "no memory is free above the headroom of %s",
+              units_format_size (config->headroom_bytes, text));
+}
+
+static void
+say_shortage (struct lender *l, const struct slab_pool_state *st)
+{
+  char reason[256];
+
+  if (st->lock_error && !l->said_unlocked) {
+    l->said_unlocked = true;
+    donor_log ("slabs are lent unlocked: %s (raise the locked memory limit, "
+               "ulimit -l)", strerror (-st->lock_error));
+  }
+  if (l->said_short || st->busy
+      || st->lent + st->ready >= l->config->ready)
+    return;
+  l->said_short = true;
+  explain_shortage (l, st, reason, sizeof reason);
+  donor_log ("%llu of %llu slabs are ready: %s",
+             (unsigned long long) st->ready,
+             (unsigned long long) l->config->ready, reason);
+}
+
+static struct lender_wait *
+pop_waiting (struct lender *l)
+{
+  GList *link = g_queue_pop_head_link (&l->waiting);
+
+  slab_pool_set_demand (l->pool, l->waiting.length);
+  return link->data;
+}
+
+/* Serve one of those who wait, and say whether there is more to do:
+ * registering a slab takes long, and others are to have their turn.
+ */
+static bool
+serve_waiting (struct lender *l, const struct slab_pool_state *st)
+{
+  struct lender_wait *w;
+  char reason[256];
+
+  if (l->waiting.length == 0 || (st->ready == 0 && !st->error))
+    return false;
+  w = pop_waiting (l);
+  if (st->ready > 0)
+    w->deliver (w, slab_pool_take (l->pool), NULL);
+  else {
+    explain_shortage (l, st, reason, sizeof reason);
+    w->deliver (w, NULL, reason);
+  }
+  return true;
+}
+
+static gboolean
+pool_changed (gpointer data)
+{
+  struct lender *l = data;
+  struct slab_pool_state st;
+
+  slab_pool_acknowledge (l->pool);
+  slab_pool_get_state (l->pool, &st);
+  say_shortage (l, &st);
+  if (l->settled && !st.busy) {
+    l->settled (l->data);
+    l->settled = NULL;
+  }
+  if (serve_waiting (l, &st))
+    wake_at (l->pool_source, 0);
+  return G_SOURCE_CONTINUE;
+}
+
+static int
+sample (struct lender *l)
+{
+  struct slab_pool_state st;
+  int r;
+
+  slab_pool_get_state (l->pool, &st);
+  r = memory_monitor_sample (&l->monitor, st.resident_bytes);
+  if (r < 0)
+    return r;
+  l->limit_bytes = headroom_may_hold (l->monitor.total_bytes,
+                                      l->monitor.used_average_bytes,
+                                      l->config->headroom_bytes,
+                                      l->config->memory_bytes);
+  return 0;
+}
+
+static gboolean
+tick (gpointer data)
+{
+  struct lender *l = data;
+  int r = sample (l);
+
+  if (r < 0 && !l->said_no_sample) {
+    l->said_no_sample = true;
+    donor_log ("cannot read %s, keeping the last figures: %s",
+               l->config->meminfo_path, strerror (-r));
+  }
+  slab_pool_set_limit (l->pool, l->limit_bytes);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  return G_SOURCE_CONTINUE;
+}
+
+struct lender *
+lender_new (const struct donor_config *config, GMainContext *context,
+            void (*settled) (void *data), void *data, char **error)
+{
+  struct lender *l = g_new0 (struct lender, 1);
+  int r;
+
+  l->config = config;
+  l->settled = settled;
+  l->data = data;
+  g_queue_init (&l->waiting);
+  memory_monitor_init (&l->monitor, config->meminfo_path, config->smoothing);
+  r = slab_pool_new (config->slab_size_bytes, config->ready, config->lock,
+                     &l->pool);
+  if (r < 0) {
+    *error = g_strdup_printf ("cannot start the thread that prepares slabs: "
+                              "%s", strerror (-r));
+    goto err;
+  }
+  r = sample (l);
+  if (r < 0) {
+    *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s: "
+                              "%s", config->meminfo_path, strerror (-r));
+    goto err;
+  }
+  slab_pool_set_limit (l->pool, l->limit_bytes);
+  l->pool_source = wake_new (context, slab_pool_fd (l->pool),
+                             pool_changed, l);
+  l->tick_source = wake_new (context, -1, tick, l);
+  /* Where nothing can be prepared, the thread has nothing to tell. */
+  wake_at (l->pool_source, 0);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  return l;
+
+ err:
+  lender_free (l);
+  return NULL;
+}
+
+void
+lender_free (struct lender *l)
+{
+  if (l == NULL)
+    return;
+  wake_free (l->pool_source);
+  wake_free (l->tick_source);
+  slab_pool_free (l->pool);
+  g_free (l);
+}
+
+uint64_t
+lender_would_lend_bytes (struct lender *l)
+{
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  return would_lend_slabs (l, &st) * l->config->slab_size_bytes;
+}
+
+enum lender_answer
+lender_take (struct lender *l, struct lender_wait *w, struct slab **slab,
+             char *reason, size_t reason_size)
+{
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  if (would_lend_slabs (l, &st) == 0) {
+    explain_shortage (l, &st, reason, reason_size);
+    return LENDER_REFUSED;
+  }
+  if (l->waiting.length == 0) {
+    *slab = slab_pool_take (l->pool);
+    if (*slab)
+      return LENDER_READY;
+  }
+  w->link = (GList) { .data = w };
+  g_queue_push_tail_link (&l->waiting, &w->link);
+  slab_pool_set_demand (l->pool, l->waiting.length);
+  return LENDER_WAIT;
+}
+
+void
+lender_cancel (struct lender *l, struct lender_wait *w)
+{
+  g_queue_unlink (&l->waiting, &w->link);
+  slab_pool_set_demand (l->pool, l->waiting.length);
+}
+
+void
+lender_give_back (struct lender *l, struct slab *slab, bool untouched)
+{
+  slab_pool_give_back (l->pool, slab, untouched);
+  /* An untouched one is ready at once, without a word of the thread. */
+  wake_at (l->pool_source, 0);
+}
+
+void
+lender_get_memory (struct lender *l, struct lender_memory *ret)
+{
+  const uint64_t slab_bytes = l->config->slab_size_bytes;
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  *ret = (struct lender_memory) {
+    .total_bytes = l->monitor.total_bytes,
+    .available_bytes = l->monitor.available_bytes,
+    .used_by_others_bytes = l->monitor.used_average_bytes,
+    .limit_bytes = l->limit_bytes,
+    .held_bytes = st.resident_bytes,
+    .lent_bytes = st.lent * slab_bytes,
+    .would_lend_bytes = would_lend_slabs (l, &st) * slab_bytes,
+    .slabs_ready = st.ready,
+    .slabs_lent = st.lent,
+  };
+}

@@ -1,0 +1,70 @@
+/* How much this donor lends now, and to whom next: the slab pool, kept
+ * within --memory and the headroom, and those who wait for a slab.
+ *
+ * All in the thread that runs the GMainContext.
+ */
+
+#ifndef ISW_LENDER_H
+#define ISW_LENDER_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "donor/config.h"
+#include "donor/slab_pool.h"
+
+struct lender;
+
+/* Somebody who waits for a slab; the caller's, until `deliver` is called
+ * (once) or lender_cancel.  With slab NULL, reason says why none comes.
+ */
+struct lender_wait {
+  void (*deliver) (struct lender_wait *w, struct slab *slab,
+                   const char *reason);
+  GList link;                   /* private to the lender */
+};
+
+enum lender_answer { LENDER_READY, LENDER_WAIT, LENDER_REFUSED };
+
+struct lender_memory {
+  uint64_t total_bytes;         /* of the node */
+  uint64_t available_bytes;
+  uint64_t used_by_others_bytes; /* U, averaged */
+  uint64_t limit_bytes;         /* what the donor may hold now */
+  uint64_t held_bytes;
+  uint64_t lent_bytes;
+  uint64_t would_lend_bytes;
+  uint64_t slabs_ready;
+  uint64_t slabs_lent;
+};
+
+/* config outlives the lender.  `settled`, if not NULL, is called once,
+ * when the first slabs have been prepared, or as many as can be.  NULL
+ * with a message in *error (g_free).
+ */
+struct lender *lender_new (const struct donor_config *config,
+                           GMainContext *context,
+                           void (*settled) (void *data), void *data,
+                           char **error);
+
+/* Nobody waits any more, and all slabs have been given back. */
+void lender_free (struct lender *l);
+
+/* What it would lend now, beyond what is lent and waited for. */
+uint64_t lender_would_lend_bytes (struct lender *l);
+
+/* Ask for a slab.  READY: *slab is the caller's, until
+ * lender_give_back.  WAIT: w is queued.  REFUSED: reason says why.
+ */
+enum lender_answer lender_take (struct lender *l, struct lender_wait *w,
+                                struct slab **slab,
+                                char *reason, size_t reason_size);
+void lender_cancel (struct lender *l, struct lender_wait *w);
+
+/* See slab_pool_give_back. */
+void lender_give_back (struct lender *l, struct slab *slab, bool untouched);
+
+void lender_get_memory (struct lender *l, struct lender_memory *ret);
+
+#endif /* ISW_LENDER_H */

@@ -1,0 +1,116 @@
+#include <errno.h>
+#include <glib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "conf/memory_lock.h"
+#include "donor/config.h"
+#include "donor/log.h"
+#include "donor/server.h"
+#include "donor/wake.h"
+
+/* A session may have as many descriptors as lanes. */
+static void
+raise_descriptor_limit (void)
+{
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) == -1)
+    return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit (RLIMIT_NOFILE, &limit);
+}
+
+/* A descriptor that is readable when the program shall end.  Before any
+ * thread starts, so that all have these signals blocked.
+ */
+static int
+catch_signals (void)
+{
+  sigset_t set;
+
+  signal (SIGPIPE, SIG_IGN);
+  sigemptyset (&set);
+  sigaddset (&set, SIGTERM);
+  sigaddset (&set, SIGINT);
+  sigprocmask (SIG_BLOCK, &set, NULL);
+  return signalfd (-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static gboolean
+quit (gpointer loop)
+{
+  g_main_loop_quit (loop);
+  return G_SOURCE_CONTINUE;
+}
+
+static bool
+lock_memory (const struct donor_config *config,
+             struct memory_lock_result *result)
+{
+  const bool ok = memory_lock (config->lock, false, result);
+  g_autofree char *why = memory_lock_explain (result);
+
+  if (why)
+    donor_log ("%s", why);
+  return ok;
+}
+
+static int
+run (const struct donor_config *config)
+{
+  g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
+  g_autofree char *error = NULL;
+  struct memory_lock_result lock;
+  struct server *server;
+  GSource *signals;
+  int fd;
+
+  raise_descriptor_limit ();
+  fd = catch_signals ();
+  if (fd == -1) {
+    donor_log ("cannot catch signals: %s", strerror (errno));
+    return EXIT_FAILURE;
+  }
+  if (!lock_memory (config, &lock))
+    return EXIT_FAILURE;
+  server = server_new (config, &lock, NULL, &error);
+  if (server == NULL) {
+    donor_log ("%s", error);
+    return EXIT_FAILURE;
+  }
+  signals = wake_new (NULL, fd, quit, loop);
+  g_main_loop_run (loop);
+  wake_free (signals);
+  server_free (server);
+  close (fd);
+  return EXIT_SUCCESS;
+}
+
+int
+main (int argc, char *argv[])
+{
+  struct donor_config *config = NULL;
+  g_autofree char *text = NULL;
+  int r;
+
+  (void) argc;
+  g_set_prgname ("infiniswap-donor");
+  r = donor_config_parse (argv, &config, &text);
+  if (r < 0) {
+    donor_log ("%s", text);
+    return EXIT_FAILURE;
+  }
+  if (r > 0) {
+    fputs (text, stdout);
+    return EXIT_SUCCESS;
+  }
+  r = run (config);
+  donor_config_free (config);
+  return r;
+}

@@ -1,0 +1,32 @@
+/* What the node uses: U of the paper's section 4.4, the memory that
+ * everything but this donor uses, sampled and averaged once a second.
+ */
+
+#ifndef ISW_MEMORY_MONITOR_H
+#define ISW_MEMORY_MONITOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct memory_monitor {
+  const char *path;             /* /proc/meminfo, or a test's own */
+  double smoothing;             /* beta */
+  bool sampled;
+
+  uint64_t total_bytes;         /* of the last sample */
+  uint64_t available_bytes;
+  uint64_t used_bytes;          /* U of the last sample */
+  double used_average_bytes;    /* U averaged; the first sample as it is */
+};
+
+void memory_monitor_init (struct memory_monitor *m, const char *path,
+                          double smoothing);
+
+/* Take a sample; held_bytes is what the donor itself holds now.  Reads
+ * MemTotal and MemAvailable by name.  On failure all values stay as they
+ * were: -errno of opening or reading the file, -ENOENT for a missing
+ * field, -EBADMSG for a malformed one.
+ */
+int memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes);
+
+#endif /* ISW_MEMORY_MONITOR_H */

@@ -1,0 +1,432 @@
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "conf/state_socket.h"
+#include "conf/units.h"
+#include "donor/lender.h"
+#include "donor/log.h"
+#include "donor/server.h"
+#include "donor/session.h"
+#include "donor/status.h"
+#include "donor/wake.h"
+#include "fabric/fabric.h"
+
+enum {
+  ACCEPTS_A_TURN = 32,
+  GREETING_MAX = 64,            /* connections without a session */
+  PORT_TRIES = 16,
+  ADDRESS_TEXT_MAX = 128,
+};
+
+struct listener {
+  struct server *server;
+  struct fabric_listener *fabric;
+  GSource *source;
+};
+
+struct server {
+  struct session_home home;     /* first: cast to and fro */
+  const struct donor_config *config;
+  const struct memory_lock_result *lock;
+  struct sockaddr_storage address;
+  socklen_t address_len;
+  char address_text[ADDRESS_TEXT_MAX];
+  struct listener listeners[DONOR_FABRICS_MAX];
+  unsigned nr_listeners;
+  GPtrArray *sessions;          /* struct session *, oldest first */
+  struct state_socket *state;
+};
+
+/* Sessions */
+
+static struct session *
+find_active (const struct server *server,
+             bool (*matches) (const struct session_info *info,
+                              const void *key),
+             const void *key, struct session_info *info)
+{
+  unsigned i;
+
+  for (i = 0; i < server->sessions->len; i++) {
+    struct session *s = g_ptr_array_index (server->sessions, i);
+
+    session_get_info (s, info);
+    if (info->active && matches (info, key))
+      return s;
+  }
+  return NULL;
+}
+
+static bool
+has_id (const struct session_info *info, const void *key)
+{
+  return info->id == *(const uint64_t *) key;
+}
+
+static bool
+has_device (const struct session_info *info, const void *key)
+{
+  return memcmp (info->device, key, sizeof info->device) == 0;
+}
+
+static unsigned
+count_active (const struct server *server)
+{
+  struct session_info info;
+  unsigned i, n = 0;
+
+  for (i = 0; i < server->sessions->len; i++) {
+    session_get_info (g_ptr_array_index (server->sessions, i), &info);
+    n += info.active;
+  }
+  return n;
+}
+
+/* The one that has been without a session for longest, or NULL. */
+static struct session *
+oldest_greeting (const struct server *server)
+{
+  struct session_info info;
+  unsigned i;
+
+  for (i = 0; i < server->sessions->len; i++) {
+    struct session *s = g_ptr_array_index (server->sessions, i);
+
+    session_get_info (s, &info);
+    if (!info.active)
+      return s;
+  }
+  return NULL;
+}
+
+static bool
+draw_id_and_token (const struct server *server, uint64_t *id,
+                   uint64_t *token)
+{
+  struct session_info info;
+  uint64_t random[2];
+
+  do {
+    if (getrandom (random, sizeof random, 0) != sizeof random)
+      return false;
+  } while (random[0] == 0
+           || find_active (server, has_id, &random[0], &info));
+  *id = random[0];
+  *token = random[1];
+  return true;
+}
+
+static bool
+admit (struct session_home *home,
+       const uint8_t device[MESSAGE_DEVICE_ID_SIZE],
+       uint64_t *id, uint64_t *token, char reason[MESSAGE_TEXT_MAX])
+{
+  struct server *server = (struct server *) home;
+  struct session_info info;
+  struct session *earlier;
+
+  earlier = find_active (server, has_device, device, &info);
+  if (earlier)
+    session_end (earlier, "its device has begun a new one");
+  if (count_active (server) >= home->config->max_borrowers) {
+    g_snprintf (reason, MESSAGE_TEXT_MAX,
+                "too many borrowers, at most %llu (--max-borrowers)",
+                (unsigned long long) home->config->max_borrowers);
+    return false;
+  }
+  if (!draw_id_and_token (server, id, token)) {
+    g_strlcpy (reason, "no random numbers to be had", MESSAGE_TEXT_MAX);
+    return false;
+  }
+  return true;
+}
+
+static void
+ended (struct session_home *home, struct session *s)
+{
+  struct server *server = (struct server *) home;
+
+  g_ptr_array_remove (server->sessions, s);
+}
+
+/* Connections */
+
+/* A crowd that never says HELLO must not keep others out: the one that
+ * has had the most time goes.
+ */
+static void
+accept_control (struct server *server, struct fabric_request *request)
+{
+  const unsigned greeting = server->sessions->len - count_active (server);
+  struct session *s;
+
+  if (greeting >= GREETING_MAX)
+    session_end (oldest_greeting (server),
+                 "too many connections without HELLO");
+  s = session_new (&server->home, request);
+  if (s)
+    g_ptr_array_add (server->sessions, s);
+}
+
+/* Without a branch or an early end that would tell how much was right. */
+static bool
+tokens_equal (uint64_t a, uint64_t b)
+{
+  return (a ^ b) == 0;
+}
+
+static void
+accept_lane (struct server *server, struct fabric_request *request)
+{
+  const struct fabric_preface *preface = fabric_request_preface (request);
+  struct session_info info;
+  struct session *s;
+
+  s = find_active (server, has_id, &preface->session, &info);
+  if (s == NULL || !tokens_equal (info.token, preface->token)
+      || info.fabric != request->ops) {
+    donor_log ("peer %s: lane refused: it belongs to no session",
+               fabric_request_peer (request));
+    fabric_request_reject (request);
+    return;
+  }
+  session_add_lane (s, request);
+}
+
+static gboolean
+accept_some (gpointer data)
+{
+  struct listener *listener = data;
+  struct fabric_request *request;
+  unsigned i;
+  int r;
+
+  for (i = 0; i < ACCEPTS_A_TURN; i++) {
+    r = fabric_listener_accept (listener->fabric, &request);
+    if (r < 0)
+      return G_SOURCE_CONTINUE;
+    switch (fabric_request_preface (request)->kind) {
+    case FABRIC_CONTROL:
+      accept_control (listener->server, request);
+      break;
+    case FABRIC_LANE:
+      accept_lane (listener->server, request);
+      break;
+    default:
+      fabric_request_reject (request);
+    }
+  }
+  wake_at (listener->source, 0);
+  return G_SOURCE_CONTINUE;
+}
+
+/* Listening */
+
+static void
+format_address (struct server *server)
+{
+  char host[64], port[8];
+  const bool ipv6 = server->address.ss_family == AF_INET6;
+
+  if (getnameinfo ((struct sockaddr *) &server->address, server->address_len,
+                   host, sizeof host, port, sizeof port,
+                   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    g_strlcpy (host, "?", sizeof host), port[0] = '\0';
+  g_snprintf (server->address_text, sizeof server->address_text,
+              ipv6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+/* A port that is free now; whoever takes it first has it. */
+static int
+pick_port (struct sockaddr_storage *address, socklen_t len)
+{
+  const int fd = socket (address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int r = 0;
+
+  if (fd == -1)
+    return -errno;
+  if (bind (fd, (struct sockaddr *) address, len) == -1
+      || getsockname (fd, (struct sockaddr *) address, &len) == -1)
+    r = -errno;
+  close (fd);
+  return r;
+}
+
+static int
+listen_on (struct server *server, const struct fabric_ops *ops)
+{
+  struct listener *listener = &server->listeners[server->nr_listeners];
+  int r;
+
+  r = fabric_available (ops);
+  if (r == 0)
+    r = fabric_listen (ops, (struct sockaddr *) &server->address,
+                       server->address_len, &listener->fabric);
+  if (r < 0)
+    return r;
+  listener->server = server;
+  listener->source = wake_new (server->home.context,
+                               fabric_listener_fd (listener->fabric),
+                               accept_some, listener);
+  server->nr_listeners++;
+  return 0;
+}
+
+/* The first fabric also chooses the port, where that is left open. */
+static int
+listen_first (struct server *server, const struct fabric_ops *ops)
+{
+  const struct sockaddr_in *any = (struct sockaddr_in *) &server->address;
+  const bool choose = any->sin_port == 0; /* sin6_port lies there too */
+  int r, tries = 0;
+
+  do {
+    server->address = server->config->listen;
+    server->address_len = server->config->listen_len;
+    r = choose ? pick_port (&server->address, server->address_len) : 0;
+    if (r == 0)
+      r = listen_on (server, ops);
+  } while (choose && r == -EADDRINUSE && ++tries < PORT_TRIES);
+  format_address (server);
+  return r;
+}
+
+static bool
+listen_all (struct server *server, char **error)
+{
+  const enum donor_fabric wanted = server->config->fabric;
+  const struct fabric_ops *ops =
+    wanted == DONOR_FABRIC_VERBS ? &fabric_verbs : &fabric_tcp;
+  int r;
+
+  server->address = server->config->listen;
+  r = listen_first (server, ops);
+  if (r < 0) {
+    *error = g_strdup_printf ("cannot listen on %s (%s): %s",
+                              server->address_text, ops->name,
+                              strerror (-r));
+    return false;
+  }
+  if (wanted != DONOR_FABRIC_AUTO)
+    return true;
+  r = listen_on (server, &fabric_verbs);
+  if (r < 0)
+    donor_log ("listening on %s: tcp, without verbs: %s",
+               server->address_text, strerror (-r));
+  else
+    donor_log ("listening on %s: tcp and verbs", server->address_text);
+  return true;
+}
+
+/* Beginning and end */
+
+static void
+say_lending (void *data)
+{
+  struct server *server = data;
+  const struct donor_config *config = server->config;
+  struct lender_memory memory;
+  char text[UNITS_TEXT_MAX];
+
+  lender_get_memory (server->home.lender, &memory);
+  donor_log ("lending on %s (%s%s%s), %llu slabs of %s ready",
+             server->address_text, server->listeners[0].fabric->ops->name,
+             server->nr_listeners > 1 ? ", " : "",
+             server->nr_listeners > 1
+             ? server->listeners[1].fabric->ops->name : "",
+             (unsigned long long) memory.slabs_ready,
+             units_format_size (config->slab_size_bytes, text));
+}
+
+static JsonNode *
+answer_state (const char *request, void *data)
+{
+  struct server *server = data;
+  struct donor_status status = {
+    .home = &server->home,
+    .sessions = server->sessions,
+    .listen = server->address_text,
+    .lock = server->lock,
+  };
+  unsigned i;
+
+  if (strcmp (request, "status") != 0)
+    return NULL;
+  for (i = 0; i < server->nr_listeners; i++)
+    status.fabrics[i] = server->listeners[i].fabric->ops->name;
+  return donor_status_new (&status);
+}
+
+static bool
+start (struct server *server, char **error)
+{
+  const char *path = server->config->state_path;
+
+  if (path) {
+    server->state = state_socket_bind (path, error);
+    if (server->state == NULL)
+      return false;
+  }
+  if (!listen_all (server, error))
+    return false;
+  server->home.lender = lender_new (server->config, server->home.context,
+                                    say_lending, server, error);
+  if (server->home.lender == NULL)
+    return false;
+  if (server->state)
+    state_socket_serve (server->state, server->home.context, answer_state,
+                        server);
+  return true;
+}
+
+struct server *
+server_new (const struct donor_config *config,
+            const struct memory_lock_result *lock,
+            GMainContext *context, char **error)
+{
+  struct server *server = g_new0 (struct server, 1);
+
+  server->home.config = config;
+  server->home.context = context;
+  server->home.admit = admit;
+  server->home.ended = ended;
+  server->config = config;
+  server->lock = lock;
+  server->sessions = g_ptr_array_new ();
+  if (!start (server, error)) {
+    server_free (server);
+    return NULL;
+  }
+  return server;
+}
+
+void
+server_free (struct server *server)
+{
+  unsigned i;
+
+  if (server == NULL)
+    return;
+  state_socket_close (server->state);
+  for (i = 0; i < server->nr_listeners; i++)
+    wake_free (server->listeners[i].source);
+  while (server->sessions->len > 0)
+    session_end (g_ptr_array_index (server->sessions, 0),
+                 "the donor stops");
+  for (i = 0; i < server->nr_listeners; i++)
+    fabric_listener_close (server->listeners[i].fabric);
+  lender_free (server->home.lender);
+  g_ptr_array_unref (server->sessions);
+  g_free (server);
+}
+
+const struct sockaddr *
+server_address (const struct server *server, socklen_t *len)
+{
+  *len = server->address_len;
+  return (const struct sockaddr *) &server->address;
+}

@@ -1,0 +1,78 @@
+/* One borrower: its control channel, its protection domain, its grants,
+ * its lanes.  It is the unit of failure: whatever goes wrong in it ends
+ * it whole, and nothing else.
+ *
+ * All in the thread that runs the GMainContext.
+ */
+
+#ifndef ISW_SESSION_H
+#define ISW_SESSION_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "donor/config.h"
+#include "donor/lender.h"
+#include "fabric/fabric.h"
+#include "fabric/message.h"
+
+struct session;
+
+struct donor_counters {
+  uint64_t sessions_started;    /* WELCOME sent */
+  uint64_t sessions_ended;
+  uint64_t maps;
+  uint64_t maps_refused;
+  uint64_t unmaps;
+  uint64_t messages_bad;        /* malformed, unexpected or out of order */
+};
+
+/* What all sessions share; it outlives them. */
+struct session_home {
+  const struct donor_config *config;
+  GMainContext *context;
+  struct lender *lender;
+  struct donor_counters counters;
+  uint64_t last_grant;          /* never reused while the donor runs */
+
+  /* A valid HELLO has come: ends an earlier session of the same device,
+   * and chooses the session's id and token.  False with a reason if it
+   * must be refused.
+   */
+  bool (*admit) (struct session_home *home,
+                 const uint8_t device[MESSAGE_DEVICE_ID_SIZE],
+                 uint64_t *id, uint64_t *token,
+                 char reason[MESSAGE_TEXT_MAX]);
+  /* The session has ended and is about to be freed. */
+  void (*ended) (struct session_home *home, struct session *s);
+};
+
+struct session_info {
+  bool active;                  /* HELLO has been answered with WELCOME */
+  uint64_t id, token;           /* if active, like all below */
+  uint8_t device[MESSAGE_DEVICE_ID_SIZE];
+  const char *peer;
+  const struct fabric_ops *fabric;
+  uint64_t lanes;
+  uint64_t slabs;
+  int64_t started_ns;
+  int64_t deadline_ns;
+};
+
+/* Takes the request of a control connection.  NULL if that failed. */
+struct session *session_new (struct session_home *home,
+                             struct fabric_request *request);
+
+/* Takes the request of a lane that has proven to belong here. */
+void session_add_lane (struct session *s, struct fabric_request *request);
+
+/* Ends the session: lanes, then regions, slabs, domain and channel;
+ * calls ended and frees it.  Never waits for the peer.
+ */
+void session_end (struct session *s, const char *reason);
+
+/* Valid until the session is freed. */
+void session_get_info (const struct session *s, struct session_info *ret);
+
+#endif /* ISW_SESSION_H */

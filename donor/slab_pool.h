@@ -1,0 +1,68 @@
+/* The slabs this donor holds: prepared ahead by a thread of its own,
+ * taken to be lent, given back and mapped afresh before anyone gets
+ * them again.
+ *
+ * All functions are for one thread (the main loop); none of them waits
+ * for memory to be prepared or released except slab_pool_free.
+ */
+
+#ifndef ISW_SLAB_POOL_H
+#define ISW_SLAB_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf/memory_lock.h"
+#include "donor/slab.h"
+
+struct slab_pool;
+
+struct slab_pool_state {
+  uint64_t ready;               /* slabs prepared and not lent */
+  uint64_t lent;                /* slabs taken */
+  uint64_t releasing;           /* given back, not unmapped yet */
+  uint64_t resident_bytes;      /* memory held now */
+  bool busy;                    /* the thread has something to do */
+  int error;                    /* 0 or -errno why no more is prepared now */
+  int lock_error;               /* 0 or -errno of the last slab's mlock */
+};
+
+/* Starts the thread, which prepares nothing until there is a limit.
+ * Under MEMORY_LOCK_REQUIRE a slab that cannot be locked is an error
+ * and not lent.
+ */
+int slab_pool_new (uint64_t slab_bytes, uint64_t ready,
+                   enum memory_lock_mode lock, struct slab_pool **ret);
+
+/* Every slab taken must have been given back. */
+void slab_pool_free (struct slab_pool *pool);
+
+/* An event descriptor: readable when the state has changed since
+ * slab_pool_acknowledge.
+ */
+int slab_pool_fd (const struct slab_pool *pool);
+void slab_pool_acknowledge (struct slab_pool *pool);
+
+/* No slab is prepared that would take what the pool holds (whatever
+ * state it is in) above limit_bytes.  Call it once a second: it also
+ * lets preparation that failed be tried again (after 1 s, 2 s, ... 32 s).
+ */
+void slab_pool_set_limit (struct slab_pool *pool, uint64_t limit_bytes);
+
+/* Prepare this many slabs beyond those kept ready: somebody waits. */
+void slab_pool_set_demand (struct slab_pool *pool, uint64_t slabs);
+
+/* A ready slab, or NULL. */
+struct slab *slab_pool_take (struct slab_pool *pool);
+
+/* Give a slab back.  The memory is unmapped by the thread, so that
+ * nobody sees what was in it; `untouched` says that nobody but this
+ * process could reach it since slab_pool_take, and makes it ready again.
+ */
+void slab_pool_give_back (struct slab_pool *pool, struct slab *slab,
+                          bool untouched);
+
+void slab_pool_get_state (struct slab_pool *pool,
+                          struct slab_pool_state *ret);
+
+#endif /* ISW_SLAB_POOL_H */

@@ -1,0 +1,24 @@
+/* What infiniswapctl shows of a donor. */
+
+#ifndef ISW_DONOR_STATUS_H
+#define ISW_DONOR_STATUS_H
+
+#include <json-glib/json-glib.h>
+
+#include "conf/memory_lock.h"
+#include "donor/session.h"
+
+enum { DONOR_FABRICS_MAX = 2 };
+
+struct donor_status {
+  const struct session_home *home;
+  const GPtrArray *sessions;    /* struct session * */
+  const char *listen;
+  const char *fabrics[DONOR_FABRICS_MAX]; /* NULL behind the last */
+  const struct memory_lock_result *lock;
+};
+
+/* A new JSON object. */
+JsonNode *donor_status_new (const struct donor_status *status);
+
+#endif /* ISW_DONOR_STATUS_H */
