@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,9 +44,8 @@ text_file_read (const char *path, char **error)
     *error = g_strdup_printf ("cannot read %s: %s", path, g_strerror (errno));
   else if (text->len > TEXT_FILE_MAX)
     *error = g_strdup_printf ("%s is larger than 1M", path);
-  else if (memchr (text->str, '\0', text->len) != NULL)
-    *error = g_strdup_printf ("%s is not a text file: it has NUL bytes",
-                              path);
+  else if (!g_utf8_validate (text->str, text->len, NULL))
+    *error = g_strdup_printf ("%s is not UTF-8 text", path);
   else
     ok = true;
 
