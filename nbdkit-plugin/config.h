@@ -1,0 +1,44 @@
+/* The plugin's key=value configuration. */
+
+#ifndef ISW_PLUGIN_CONFIG_H
+#define ISW_PLUGIN_CONFIG_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf/memory_lock.h"
+#include "nbdkit-plugin/donor_pool.h"
+
+struct config {
+  uint64_t size_bytes;          /* 0: as large as backing */
+  GPtrArray *donors;            /* struct address * */
+  char *donors_file;
+  enum fabric_choice fabric;
+  uint64_t slab_size_bytes;
+  char *backing;
+  bool backing_unsafe;
+  double hot_slab, cold_slab, smoothing;
+  uint64_t probes, max_slabs_per_donor, lanes;
+  uint64_t write_behind_bytes;
+  int64_t deadline_ns;
+  enum memory_lock_mode lock;
+  char *state;
+};
+
+/* For nbdkit's --help. */
+extern const char config_help[];
+
+void config_init (struct config *c);
+void config_clear (struct config *c);
+
+/* Set one key.  0, or -1 after nbdkit_error. */
+int config_set (struct config *c, const char *key, const char *value);
+
+/* After all keys: what goes together.  0, or -1 after nbdkit_error. */
+int config_check (struct config *c);
+
+/* Every key with its value in force: key, value, ..., NULL.  g_strfreev. */
+char **config_strings (const struct config *c);
+
+#endif /* ISW_PLUGIN_CONFIG_H */

@@ -1,0 +1,78 @@
+/* The data path: cuts a request at slab edges and into spans of at most
+ * 128 KiB, sends each span to its source, and joins.
+ *
+ * All functions are for many threads at once.  They return 0 or -errno
+ * (-EIO, -ENOSPC) as the NBD client is to see it.
+ */
+
+#ifndef ISW_DEVICE_H
+#define ISW_DEVICE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "nbdkit-plugin/lane_pool.h"
+#include "nbdkit-plugin/page_order.h"
+
+struct backing;
+struct slab_table;
+struct slot_pool;
+struct write_behind;
+
+struct device_counters {
+  _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
+  _Atomic uint64_t written, written_donors, written_disk, trimmed;
+  _Atomic uint64_t deadlines_missed, io_errors;
+};
+
+struct device_params {
+  uint64_t size_bytes;
+  uint64_t slab_size_bytes;
+  double smoothing, hot_slab;
+  unsigned lanes;
+  uint64_t write_behind_bytes;
+  int64_t deadline_ns;
+  struct backing *backing;      /* stays the caller's */
+  /* From any thread: a slab became hot or drained, see to it.  Must not
+   * block or allocate.
+   */
+  void (*wake) (void *data);
+  void *data;
+};
+
+struct device {
+  struct device_params params;
+  char *arena;                  /* slots, then the lanes' landing buffers */
+  size_t arena_bytes;
+  struct slab_table *slabs;
+  struct slot_pool *slots;
+  struct page_order order;
+  struct lane_pool lanes;
+  struct lane_pool disk_buffers; /* aligned memory for reads from disk */
+  struct write_behind *writers;
+  struct device_counters counters;
+};
+
+/* Allocate, and start the writers.  NULL with errno set. */
+struct device *device_new (const struct device_params *params);
+
+/* Write everything to the local copy (0 or the error of that), stop the
+ * writers.  No request may be running; slabs may still be mapped.
+ */
+int device_stop (struct device *d);
+/* After device_stop, once no session uses the arena. */
+void device_free (struct device *d);
+
+int device_read (struct device *d, void *buf, uint32_t count,
+                 uint64_t offset);
+int device_write (struct device *d, const void *buf, uint32_t count,
+                  uint64_t offset);
+/* The range reads as zeros afterwards. */
+int device_zero (struct device *d, uint32_t count, uint64_t offset);
+/* The same for whole pages; partial ones at the ends stay as they are. */
+int device_trim (struct device *d, uint32_t count, uint64_t offset);
+/* The local copy has everything acknowledged before, on stable storage. */
+int device_flush (struct device *d);
+
+#endif /* ISW_DEVICE_H */

@@ -1,0 +1,69 @@
+#include "nbdkit-plugin/lane_pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+int
+lane_pool_init (struct lane_pool *p, unsigned count, char *memory)
+{
+  pthread_condattr_t attr;
+
+  p->lanes = calloc (count, sizeof *p->lanes);
+  if (!p->lanes)
+    return -ENOMEM;
+  p->count = count;
+  p->free = NULL;
+  for (unsigned i = count; i-- > 0; ) {
+    p->lanes[i].id = i;
+    p->lanes[i].landing = memory + (size_t) i * FABRIC_TRANSFER_MAX;
+    p->lanes[i].next = p->free;
+    p->free = &p->lanes[i];
+  }
+  pthread_mutex_init (&p->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&p->returned, &attr);
+  pthread_condattr_destroy (&attr);
+  return 0;
+}
+
+void
+lane_pool_destroy (struct lane_pool *p)
+{
+  if (!p->lanes)
+    return;
+  pthread_cond_destroy (&p->returned);
+  pthread_mutex_destroy (&p->lock);
+  free (p->lanes);
+  p->lanes = NULL;
+}
+
+struct lane *
+lane_pool_take (struct lane_pool *p, int64_t deadline_ns)
+{
+  const struct timespec until = {
+    .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000,
+  };
+  struct lane *lane;
+
+  pthread_mutex_lock (&p->lock);
+  while (p->free == NULL)
+    if (pthread_cond_timedwait (&p->returned, &p->lock, &until) == ETIMEDOUT)
+      break;
+  lane = p->free;
+  if (lane)
+    p->free = lane->next;
+  pthread_mutex_unlock (&p->lock);
+  return lane;
+}
+
+void
+lane_pool_put (struct lane_pool *p, struct lane *lane)
+{
+  pthread_mutex_lock (&p->lock);
+  lane->next = p->free;
+  p->free = lane;
+  pthread_mutex_unlock (&p->lock);
+  pthread_cond_signal (&p->returned);
+}

@@ -1,0 +1,388 @@
+#include "nbdkit-plugin/mapper.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
+
+#include "conf/state_socket.h"
+#include "nbdkit-plugin/device.h"
+#include "nbdkit-plugin/log.h"
+#include "nbdkit-plugin/placing.h"
+#include "nbdkit-plugin/registration.h"
+#include "nbdkit-plugin/slab_table.h"
+#include "nbdkit-plugin/status.h"
+
+struct mapper {
+  int wake_fd;
+  struct mapper_params params;
+  pthread_t thread;
+  bool started;
+
+  /* The rest belongs to the thread. */
+  GMainContext *context;
+  GMainLoop *loop;
+  struct registrations registrations;
+  struct session_params session_params;
+  struct placing_params placing_params;
+  struct donor_pool *donors;
+  struct placing **placings;    /* by slab; those being mapped */
+  struct donor **owners;        /* by slab; those mapped or draining */
+  struct timespec donors_file_time;
+  struct status_counters counters;
+};
+
+struct mapper *
+mapper_new (void)
+{
+  struct mapper *m = g_new0 (struct mapper, 1);
+
+  m->wake_fd = eventfd (0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (m->wake_fd == -1) {
+    g_free (m);
+    return NULL;
+  }
+  return m;
+}
+
+void
+mapper_wake (void *mapper)
+{
+  struct mapper *m = mapper;
+  const uint64_t one = 1;
+
+  /* It cannot fail but by overflow, and then it is awake anyway. */
+  if (write (m->wake_fd, &one, sizeof one) == -1)
+    return;
+}
+
+static struct slab_table *
+slabs (const struct mapper *m)
+{
+  return m->params.device->slabs;
+}
+
+/* ---- placing ---- */
+
+static void
+on_placed (void *data, uint64_t slab, struct donor *donor,
+           const struct slab_home *home)
+{
+  struct mapper *m = data;
+
+  m->placings[slab] = NULL;
+  if (!home) {
+    slab_table_abandon_mapping (slabs (m), slab);
+    return;
+  }
+  m->owners[slab] = donor;
+  m->counters.slabs_mapped++;
+  slab_table_map (slabs (m), slab, home);
+}
+
+static void
+place_hot (struct mapper *m)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (!m->owners[i] && slab_table_is_hot (slabs (m), i)) {
+      m->placings[i] = placing_start (&m->placing_params, i);
+      if (!m->placings[i])
+        return;                 /* no donor now */
+      slab_table_begin_mapping (slabs (m), i);
+    }
+}
+
+/* ---- letting go ---- */
+
+/* Free the donor's slabs that nobody uses any more; when all are, the
+ * session may go.
+ */
+static void
+release_drained (struct mapper *m, struct donor *d)
+{
+  for (uint64_t i = 0; d->slabs > 0 && i < slab_table_slabs (slabs (m)); i++)
+    if (m->owners[i] == d && slab_table_unmap (slabs (m), i)) {
+      m->owners[i] = NULL;
+      d->slabs--;
+      m->counters.slabs_unmapped++;
+    }
+  if (d->slabs == 0)
+    donor_pool_let_go (d);
+}
+
+static void
+on_ended (void *data, struct donor *d)
+{
+  struct mapper *m = data;
+
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++) {
+    if (m->placings[i])
+      placing_donor_ended (m->placings[i], d);
+    if (m->owners[i] == d) {
+      slab_table_drain (slabs (m), i);
+      m->counters.slabs_lost++;
+    }
+  }
+  if (session_welcomed (d->session))
+    log_line ("donor %s: session ended: %s; %" G_GUINT64_FORMAT
+              " slabs unmapped", d->name, session_reason (d->session),
+              d->slabs);
+}
+
+static void
+release_all_drained (struct mapper *m)
+{
+  GPtrArray *donors = m->donors->donors;
+
+  /* From the end, since a donor that is leaving is removed. */
+  for (guint i = donors->len; i-- > 0; ) {
+    struct donor *d = donors->pdata[i];
+    if (d->state == DONOR_ENDED)
+      release_drained (m, d);
+  }
+}
+
+/* ---- events ---- */
+
+static void
+on_connected (void *data, struct donor *d)
+{
+  (void) d;
+  place_hot (data);
+}
+
+static void
+on_message (void *data, struct donor *d, const struct message *msg)
+{
+  struct mapper *m = data;
+
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (m->placings[i] && placing_message (m->placings[i], d, msg))
+      return;
+  switch (msg->type) {
+  case MESSAGE_MR_INFO: {
+    /* Nobody waits for this grant any more: give it back. */
+    struct message unmap = {
+      .type = MESSAGE_UNMAP, .unmap = { .grant = msg->mr_info.grant },
+    };
+    session_send (d->session, &unmap);
+    break;
+  }
+  case MESSAGE_FREE_MEM:        /* late answers */
+  case MESSAGE_REFUSED:
+  case MESSAGE_DONE:
+    break;
+  default:
+    session_end (d->session, -EPROTO);
+  }
+}
+
+static void
+on_lanes_ready (void *data, struct donor *d)
+{
+  struct mapper *m = data;
+
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (m->placings[i])
+      placing_lanes_ready (m->placings[i], d);
+}
+
+static const struct donor_pool_events donor_events = {
+  .connected = on_connected, .message = on_message,
+  .lanes_ready = on_lanes_ready, .ended = on_ended,
+};
+
+static gboolean
+on_wake (gint fd, GIOCondition condition, gpointer data)
+{
+  struct mapper *m = data;
+  uint64_t n;
+
+  (void) condition;
+  if (read (fd, &n, sizeof n) == -1)
+    return G_SOURCE_CONTINUE;
+  donor_pool_check (m->donors);
+  release_all_drained (m);
+  place_hot (m);
+  return G_SOURCE_CONTINUE;
+}
+
+/* A file that cannot be read now leaves the donors as they are. */
+static void
+check_donors_file (struct mapper *m)
+{
+  g_autoptr (GPtrArray) list = NULL;
+  g_autofree char *error = NULL;
+  struct stat st;
+
+  if (!m->params.donors_file || stat (m->params.donors_file, &st) == -1 ||
+      memcmp (&st.st_mtim, &m->donors_file_time, sizeof st.st_mtim) == 0)
+    return;
+  m->donors_file_time = st.st_mtim;
+  list = address_read_file (m->params.donors_file, &error);
+  if (list)
+    donor_pool_set (m->donors, list);
+  else
+    log_line ("%s (the donors stay as they are)", error);
+}
+
+static gboolean
+on_tick (gpointer data)
+{
+  struct mapper *m = data;
+
+  slab_table_tick (slabs (m));
+  check_donors_file (m);
+  place_hot (m);
+  return G_SOURCE_CONTINUE;
+}
+
+static JsonNode *
+on_request (const char *request, void *data)
+{
+  struct mapper *m = data;
+
+  if (strcmp (request, "status") != 0)
+    return NULL;
+  return status_report (&m->params, m->session_params.device_id, m->donors,
+                        m->owners, &m->counters);
+}
+
+/* ---- the thread ---- */
+
+static void
+add_source (struct mapper *m, GSource *source, GSourceFunc f)
+{
+  g_source_set_callback (source, f, m, NULL);
+  g_source_attach (source, m->context);
+  g_source_unref (source);
+}
+
+static void
+end_sessions (struct mapper *m)
+{
+  GPtrArray *donors = m->donors->donors;
+
+  for (guint i = 0; i < donors->len; i++) {
+    struct donor *d = donors->pdata[i];
+    if (d->session)
+      session_end (d->session, -ECANCELED);
+  }
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (m->placings[i])
+      placing_free (m->placings[i]);
+}
+
+static void *
+run_mapper (void *data)
+{
+  struct mapper *m = data;
+
+  g_main_context_push_thread_default (m->context);
+  m->donors = donor_pool_new (&m->session_params, m->params.fabric,
+                              &donor_events, m);
+  m->placing_params.donors = m->donors;
+  add_source (m, g_unix_fd_source_new (m->wake_fd, G_IO_IN),
+              G_SOURCE_FUNC (on_wake));
+  add_source (m, g_timeout_source_new (1000), on_tick);
+  if (m->params.state)
+    state_socket_serve (m->params.state, m->context, on_request, m);
+  donor_pool_set (m->donors, m->params.donors);
+
+  g_main_loop_run (m->loop);
+
+  end_sessions (m);
+  donor_pool_free (m->donors);
+  g_main_context_pop_thread_default (m->context);
+  return NULL;
+}
+
+static void
+set_up (struct mapper *m)
+{
+  const struct device *d = m->params.device;
+  const struct device_params *p = &d->params;
+  struct stat st;
+
+  m->context = g_main_context_new ();
+  m->loop = g_main_loop_new (m->context, FALSE);
+  m->placings = g_new0 (struct placing *, slab_table_slabs (slabs (m)));
+  m->owners = g_new0 (struct donor *, slab_table_slabs (slabs (m)));
+  registrations_init (&m->registrations, d->arena, d->arena_bytes);
+  m->session_params = (struct session_params) {
+    .context = m->context, .registrations = &m->registrations,
+    .slab_size_bytes = p->slab_size_bytes, .deadline_ns = p->deadline_ns,
+    .lanes = p->lanes, .wake = mapper_wake, .wake_data = m,
+  };
+  m->placing_params = (struct placing_params) {
+    .context = m->context, .probes = m->params.probes,
+    .max_slabs_per_donor = m->params.max_slabs_per_donor,
+    .slab_size_bytes = p->slab_size_bytes, .deadline_ns = p->deadline_ns,
+    .done = on_placed, .data = m,
+  };
+  if (m->params.donors_file && stat (m->params.donors_file, &st) == 0)
+    m->donors_file_time = st.st_mtim;
+}
+
+int
+mapper_start (struct mapper *m, const struct mapper_params *params)
+{
+  sigset_t all, old;
+  int r;
+
+  m->params = *params;
+  set_up (m);
+  if (getrandom (m->session_params.device_id, MESSAGE_DEVICE_ID_SIZE, 0) == -1)
+    return -errno;
+  /* Signals are nbdkit's main thread's. */
+  sigfillset (&all);
+  pthread_sigmask (SIG_SETMASK, &all, &old);
+  r = pthread_create (&m->thread, NULL, run_mapper, m);
+  pthread_sigmask (SIG_SETMASK, &old, NULL);
+  m->started = r == 0;
+  return -r;
+}
+
+static gboolean
+on_quit (gpointer data)
+{
+  struct mapper *m = data;
+
+  g_main_loop_quit (m->loop);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+stop_thread (struct mapper *m)
+{
+  if (!m->started)
+    return;
+  /* As a source, so that it also ends a loop that has not yet begun. */
+  add_source (m, g_idle_source_new (), on_quit);
+  pthread_join (m->thread, NULL);
+  registrations_free (&m->registrations);
+}
+
+void
+mapper_free (struct mapper *m)
+{
+  if (!m)
+    return;
+  stop_thread (m);
+  if (m->context) {
+    state_socket_close (m->params.state);
+    g_main_loop_unref (m->loop);
+    g_main_context_unref (m->context);
+    g_free (m->placings);
+    g_free (m->owners);
+  }
+  close (m->wake_fd);
+  g_free (m);
+}

@@ -1,0 +1,138 @@
+/* The slabs of the device: where each lives, who is using it, how busy it
+ * is, and for each of its pages where the last acknowledged content is.
+ *
+ * A slab goes UNMAPPED -> MAPPING -> MAPPED -> DRAINING -> UNMAPPED.  The
+ * mapper alone moves it; workers pin it for the time of one remote
+ * access, which keeps its home (session, grant) alive.
+ *
+ * A page that is not in a slot (slot_pool.h) is:
+ *   PAGE_LOCAL        on the local copy only
+ *   PAGE_REMOTE       on the donor, and on the local copy
+ *   PAGE_REMOTE_ONLY  on the donor; the local copy refused it for good.
+ *                     Lost, if the slab is not mapped any more
+ *   PAGE_ZERO         zeros, wherever; the local copy is not yet zeroed
+ *
+ * Locks: one mutex a slab guards its state, pins, home and page states;
+ * it is the innermost lock, and never held across I/O.  Counters are
+ * atomic.
+ */
+
+#ifndef ISW_SLAB_TABLE_H
+#define ISW_SLAB_TABLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct session;
+
+enum slab_state { SLAB_UNMAPPED, SLAB_MAPPING, SLAB_MAPPED, SLAB_DRAINING };
+const char *slab_state_name (enum slab_state state);
+
+enum page_state { PAGE_LOCAL, PAGE_REMOTE, PAGE_REMOTE_ONLY, PAGE_ZERO };
+
+/* Where a slab lives. */
+struct slab_home {
+  struct session *session;
+  const atomic_bool *session_ended; /* set once, by whoever notices */
+  uint64_t grant;
+  uint64_t address;
+  uint64_t key;
+};
+
+enum page_source { SOURCE_DISK, SOURCE_DONOR, SOURCE_ZERO, SOURCE_LOST };
+
+struct slab_table;
+
+/* pages and slab_pages: of the device and of a slab (the last may be
+ * short).  A slab is hot when its activity reaches hot_pages_per_second;
+ * if that is 0, from its first write on.  drained is called, from any thread, when the last pin of a
+ * draining slab is dropped.  NULL if memory is short.
+ */
+struct slab_table *slab_table_new (uint64_t pages, uint64_t slab_pages,
+                                   double smoothing,
+                                   double hot_pages_per_second,
+                                   void (*drained) (void *data), void *data);
+void slab_table_free (struct slab_table *t);
+
+uint64_t slab_table_slabs (const struct slab_table *t);
+uint64_t slab_table_slab_of (const struct slab_table *t, uint64_t page);
+uint64_t slab_table_first_page (const struct slab_table *t, uint64_t slab);
+uint64_t slab_table_slab_pages (const struct slab_table *t, uint64_t slab);
+
+/* --- for workers --- */
+
+/* The source of `page`, and in *count of how many pages from it on (up to
+ * n in all, within the slab).  For SOURCE_DONOR, which is only chosen if
+ * use_donor, the slab is pinned and its home copied.
+ */
+enum page_source slab_table_route (struct slab_table *t, uint64_t page,
+                                   uint32_t n, bool use_donor,
+                                   uint32_t *count, struct slab_home *home);
+
+/* Pin a slab that is mapped and whose session lives: true, with its home. */
+bool slab_table_pin (struct slab_table *t, uint64_t slab,
+                     struct slab_home *home);
+void slab_table_unpin (struct slab_table *t, uint64_t slab);
+
+/* Record where the acknowledged content of n pages is now; within one
+ * slab.  PAGE_REMOTE needs a pin, and becomes PAGE_LOCAL if the slab is
+ * leaving its home.
+ */
+void slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
+                           enum page_state state);
+
+/* The local copy refused a page for good.  True if the donor has it: it
+ * is then PAGE_REMOTE_ONLY.
+ */
+bool slab_table_keep_remote (struct slab_table *t, uint64_t page);
+
+/* The next run of PAGE_ZERO pages of a slab from *page on, at most n:
+ * its length, with *page set to its start; 0 if there is none.
+ */
+uint64_t slab_table_next_zero (struct slab_table *t, uint64_t slab,
+                               uint64_t *page, uint64_t n);
+
+/* Count an access of n pages; true if it has just made an unmapped slab
+ * hot, and the mapper is to be woken.
+ */
+bool slab_table_touch (struct slab_table *t, uint64_t slab, uint32_t n,
+                       bool write);
+
+/* Pages of the device that are PAGE_REMOTE_ONLY. */
+uint64_t slab_table_remote_only (const struct slab_table *t);
+
+/* --- for the mapper --- */
+
+struct slab_info {
+  enum slab_state state;
+  bool ended;                   /* mapped, but its session has ended */
+  unsigned pins;
+  bool lost_pages;              /* unmapped with PAGE_REMOTE_ONLY pages */
+  struct slab_home home;
+  double activity;
+  uint64_t pages_read, pages_written;
+};
+void slab_table_info (struct slab_table *t, uint64_t slab,
+                      struct slab_info *ret);
+
+/* Once a second: fold the pages counted into the activity. */
+void slab_table_tick (struct slab_table *t);
+/* Is the slab unmapped, hot now, and free of lost pages? */
+bool slab_table_is_hot (struct slab_table *t, uint64_t slab);
+
+/* UNMAPPED -> MAPPING, MAPPING -> UNMAPPED, MAPPING -> MAPPED. */
+void slab_table_begin_mapping (struct slab_table *t, uint64_t slab);
+void slab_table_abandon_mapping (struct slab_table *t, uint64_t slab);
+void slab_table_map (struct slab_table *t, uint64_t slab,
+                     const struct slab_home *home);
+
+/* MAPPED -> DRAINING: no new pins; every PAGE_REMOTE is PAGE_LOCAL from
+ * now on.  Pages that are PAGE_REMOTE_ONLY are lost unless they were
+ * saved before.
+ */
+void slab_table_drain (struct slab_table *t, uint64_t slab);
+/* DRAINING -> UNMAPPED once no pin is left; false if one is. */
+bool slab_table_unmap (struct slab_table *t, uint64_t slab);
+
+#endif /* ISW_SLAB_TABLE_H */

@@ -1,0 +1,679 @@
+#include "nbdkit-plugin/slot_pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum slot_state {
+  SLOT_FREE,
+  SLOT_TAKEN,
+  SLOT_QUEUED,                  /* in one of the queues */
+  SLOT_BEHIND,                  /* waits for its predecessor's write */
+  SLOT_WRITING,
+  SLOT_FAILED,                  /* not writable; the page's only copy */
+  SLOT_ENDED,                   /* done, but a reader still copies from it */
+};
+
+struct slot {
+  uint64_t page;
+  struct slot_waiter *waiter;
+  enum slot_state state;
+  uint32_t readers;
+  uint32_t epoch;
+  uint32_t hash_next;           /* next in the index's bucket */
+  uint32_t prev, next;          /* neighbours in its queue */
+  uint32_t predecessor, successor; /* of the same page, older and newer */
+  bool dropped;                 /* in the index for order, not for content */
+};
+
+struct queue {
+  uint32_t head, tail;
+};
+
+/* Flushes outstanding at once that are told apart; further ones share. */
+enum { EPOCHS = 64 };
+
+/* How long a flush may take: the kernel's nbd time-out is 30 s. */
+enum { DRAIN_SECONDS = 10, LIMIT_MIN = 1024, RETRY_SECONDS = 1 };
+
+struct slot_pool {
+  char *memory;                 /* constant, like n and owner */
+  uint32_t n;
+  struct slot_pool_owner owner;
+
+  pthread_mutex_t lock;         /* guards all below */
+  pthread_cond_t freed;         /* a slot became free */
+  pthread_cond_t work;          /* a queue is no longer empty */
+  pthread_cond_t drained;       /* an epoch became empty */
+  struct slot *slots;
+  uint32_t *buckets;            /* index: page -> newest slot */
+  uint32_t bucket_mask;
+  uint64_t *free_map;           /* a set bit is a free slot */
+  uint32_t cursor;              /* word of free_map where to look next */
+  uint32_t in_use, failed;
+  struct queue urgent, normal;  /* urgent: someone waits */
+  uint32_t epoch;
+  uint32_t pending[EPOCHS];     /* committed and not written, by epoch */
+  bool stopped;
+
+  uint32_t limit;               /* most slots in use, from what drains */
+  uint32_t drained_pages;       /* in the current measuring window */
+  struct timespec window_start;
+  bool window_busy;             /* the queues were never empty in it */
+};
+
+static uint64_t
+hash (uint64_t page)
+{
+  return (page * UINT64_C (0x9e3779b97f4a7c15)) >> 32;
+}
+
+static uint32_t *
+bucket_of (struct slot_pool *p, uint64_t page)
+{
+  return &p->buckets[hash (page) & p->bucket_mask];
+}
+
+static uint32_t
+index_find (struct slot_pool *p, uint64_t page)
+{
+  uint32_t i = *bucket_of (p, page);
+
+  while (i != SLOT_NONE && p->slots[i].page != page)
+    i = p->slots[i].hash_next;
+  return i;
+}
+
+static void
+index_insert (struct slot_pool *p, uint32_t i)
+{
+  uint32_t *b = bucket_of (p, p->slots[i].page);
+
+  p->slots[i].hash_next = *b;
+  *b = i;
+}
+
+static void
+index_remove (struct slot_pool *p, uint32_t i)
+{
+  uint32_t *b = bucket_of (p, p->slots[i].page);
+
+  while (*b != i)
+    b = &p->slots[*b].hash_next;
+  *b = p->slots[i].hash_next;
+}
+
+static void
+queue_append (struct slot_pool *p, struct queue *q, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+
+  s->state = SLOT_QUEUED;
+  s->prev = q->tail;
+  s->next = SLOT_NONE;
+  if (q->tail == SLOT_NONE)
+    q->head = i;
+  else
+    p->slots[q->tail].next = i;
+  q->tail = i;
+  pthread_cond_signal (&p->work);
+}
+
+static struct queue *
+queue_of (struct slot_pool *p, const struct slot *s)
+{
+  return s->waiter ? &p->urgent : &p->normal;
+}
+
+static void
+queue_remove (struct slot_pool *p, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+  struct queue *q = queue_of (p, s);
+
+  if (s->prev == SLOT_NONE)
+    q->head = s->next;
+  else
+    p->slots[s->prev].next = s->next;
+  if (s->next == SLOT_NONE)
+    q->tail = s->prev;
+  else
+    p->slots[s->next].prev = s->prev;
+}
+
+struct slot_pool *
+slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
+{
+  struct slot_pool *p = calloc (1, sizeof *p);
+  uint32_t buckets = 64;
+
+  if (!p)
+    return NULL;
+  while (buckets < 2 * n)
+    buckets *= 2;
+  p->memory = memory;
+  p->n = n;
+  p->limit = n;
+  p->owner = owner;
+  p->slots = calloc (n, sizeof *p->slots);
+  p->buckets = malloc (buckets * sizeof *p->buckets);
+  p->free_map = calloc ((n + 63) / 64, sizeof *p->free_map);
+  if (!p->slots || !p->buckets || !p->free_map) {
+    slot_pool_free (p);
+    return NULL;
+  }
+  p->bucket_mask = buckets - 1;
+  for (uint32_t i = 0; i < buckets; i++)
+    p->buckets[i] = SLOT_NONE;
+  for (uint32_t i = 0; i < n; i++)
+    p->free_map[i / 64] |= UINT64_C (1) << (i % 64);
+  p->urgent = p->normal = (struct queue) { SLOT_NONE, SLOT_NONE };
+  pthread_mutex_init (&p->lock, NULL);
+  pthread_cond_init (&p->freed, NULL);
+  pthread_cond_init (&p->work, NULL);
+  pthread_cond_init (&p->drained, NULL);
+  return p;
+}
+
+void
+slot_pool_free (struct slot_pool *p)
+{
+  if (!p)
+    return;
+  free (p->slots);
+  free (p->buckets);
+  free (p->free_map);
+  free (p);
+}
+
+void *
+slot_pool_buffer (const struct slot_pool *p, uint32_t slot)
+{
+  return p->memory + (size_t) slot * PAGE_SIZE_BYTES;
+}
+
+/* Slots come and go roughly in turn, so the next free ones after the last
+ * taken are mostly adjacent, and a request's slots one piece of memory.
+ */
+static uint32_t
+pick_free (struct slot_pool *p)
+{
+  uint32_t words = (p->n + 63) / 64;
+
+  while (p->free_map[p->cursor] == 0)
+    p->cursor = (p->cursor + 1) % words;
+
+  uint32_t bit = __builtin_ctzll (p->free_map[p->cursor]);
+  p->free_map[p->cursor] &= ~(UINT64_C (1) << bit);
+  return p->cursor * 64 + bit;
+}
+
+int
+slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots)
+{
+  int r = 0;
+
+  assert (n <= p->n / 2);
+  pthread_mutex_lock (&p->lock);
+  while (p->in_use + n > p->limit) {
+    if (p->failed + n > p->limit) {
+      r = -EIO;
+      goto out;
+    }
+    pthread_cond_wait (&p->freed, &p->lock);
+  }
+  p->in_use += n;
+  for (uint32_t i = 0; i < n; i++) {
+    slots[i] = pick_free (p);
+    p->slots[slots[i]] = (struct slot) {
+      .state = SLOT_TAKEN, .predecessor = SLOT_NONE, .successor = SLOT_NONE,
+    };
+  }
+ out:
+  pthread_mutex_unlock (&p->lock);
+  return r;
+}
+
+static void
+free_slot (struct slot_pool *p, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+
+  if (s->readers > 0) {
+    s->state = SLOT_ENDED;      /* the last reader frees it */
+    return;
+  }
+  s->state = SLOT_FREE;
+  p->free_map[i / 64] |= UINT64_C (1) << (i % 64);
+  p->in_use--;
+  pthread_cond_broadcast (&p->freed);
+}
+
+void
+slot_pool_put_back (struct slot_pool *p, const uint32_t *slots, uint32_t n)
+{
+  pthread_mutex_lock (&p->lock);
+  for (uint32_t i = 0; i < n; i++)
+    free_slot (p, slots[i]);
+  pthread_mutex_unlock (&p->lock);
+}
+
+static void
+leave_epoch (struct slot_pool *p, uint32_t epoch)
+{
+  if (--p->pending[epoch % EPOCHS] == 0)
+    pthread_cond_broadcast (&p->drained);
+}
+
+static void
+queue_replace (struct slot_pool *p, struct queue *q, uint32_t old,
+               uint32_t new)
+{
+  struct slot *o = &p->slots[old], *s = &p->slots[new];
+
+  s->state = SLOT_QUEUED;
+  s->prev = o->prev;
+  s->next = o->next;
+  if (s->prev == SLOT_NONE)
+    q->head = new;
+  else
+    p->slots[s->prev].next = new;
+  if (s->next == SLOT_NONE)
+    q->tail = new;
+  else
+    p->slots[s->next].prev = new;
+}
+
+/* The new slot replaces one that will never be written.  It takes over
+ * the place in the queue (a page that is rewritten all the time must not
+ * keep a flush waiting for ever) or behind the predecessor.
+ */
+static void
+take_place (struct slot_pool *p, uint32_t old, uint32_t new)
+{
+  struct slot *o = &p->slots[old], *s = &p->slots[new];
+
+  switch (o->state) {
+  case SLOT_QUEUED:
+    if (!s->waiter) {
+      queue_replace (p, &p->normal, old, new);
+      return;
+    }
+    queue_remove (p, old);
+    break;
+  case SLOT_BEHIND:
+    s->state = SLOT_BEHIND;
+    s->predecessor = o->predecessor;
+    p->slots[s->predecessor].successor = new;
+    return;
+  case SLOT_FAILED:
+    p->failed--;
+    break;
+  default:
+    assert (0);
+  }
+  queue_append (p, queue_of (p, s), new);
+}
+
+/* A slot that is being written, or that somebody waits for, is written in
+ * any case.
+ */
+static bool
+is_fixed (const struct slot *s)
+{
+  return s->state == SLOT_WRITING || s->waiter != NULL;
+}
+
+static void
+commit_one (struct slot_pool *p, uint64_t page, uint32_t new,
+            struct slot_waiter *w)
+{
+  struct slot *s = &p->slots[new];
+  uint32_t old = index_find (p, page);
+  struct slot *o = old == SLOT_NONE ? NULL : &p->slots[old];
+
+  s->page = page;
+  s->waiter = w;
+  s->epoch = p->epoch;
+  if (o && !is_fixed (o) && o->state != SLOT_FAILED)
+    s->epoch = o->epoch;        /* with its place in that epoch's count */
+  else
+    p->pending[s->epoch % EPOCHS]++;
+
+  if (o)
+    index_remove (p, old);
+  index_insert (p, new);
+  if (!o)
+    queue_append (p, queue_of (p, s), new);
+  else if (is_fixed (o)) {
+    s->state = SLOT_BEHIND;
+    s->predecessor = old;
+    o->successor = new;
+  }
+  else {
+    take_place (p, old, new);
+    free_slot (p, old);
+  }
+}
+
+void
+slot_pool_commit (struct slot_pool *p, uint64_t first,
+                  const uint32_t *slots, uint32_t n, struct slot_waiter *w)
+{
+  if (w) {
+    w->pending = n;
+    w->error = 0;
+    pthread_cond_init (&w->done, NULL);
+  }
+  pthread_mutex_lock (&p->lock);
+  for (uint32_t i = 0; i < n; i++)
+    commit_one (p, first + i, slots[i], w);
+  pthread_mutex_unlock (&p->lock);
+}
+
+int
+slot_pool_wait (struct slot_pool *p, struct slot_waiter *w)
+{
+  pthread_mutex_lock (&p->lock);
+  while (w->pending > 0)
+    pthread_cond_wait (&w->done, &p->lock);
+  pthread_mutex_unlock (&p->lock);
+  pthread_cond_destroy (&w->done);
+  return w->error;
+}
+
+void
+slot_pool_find (struct slot_pool *p, uint64_t first, uint32_t n,
+                uint32_t *slots)
+{
+  pthread_mutex_lock (&p->lock);
+  for (uint32_t i = 0; i < n; i++) {
+    slots[i] = index_find (p, first + i);
+    if (slots[i] == SLOT_NONE)
+      continue;
+    if (p->slots[slots[i]].dropped)
+      slots[i] = SLOT_NONE;
+    else
+      p->slots[slots[i]].readers++;
+  }
+  pthread_mutex_unlock (&p->lock);
+}
+
+void
+slot_pool_release (struct slot_pool *p, const uint32_t *slots, uint32_t n)
+{
+  pthread_mutex_lock (&p->lock);
+  for (uint32_t i = 0; i < n; i++) {
+    if (slots[i] == SLOT_NONE)
+      continue;
+
+    struct slot *s = &p->slots[slots[i]];
+    if (--s->readers == 0 && s->state == SLOT_ENDED)
+      free_slot (p, slots[i]);
+  }
+  pthread_mutex_unlock (&p->lock);
+}
+
+static void
+drop_one (struct slot_pool *p, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+
+  if (is_fixed (s)) {
+    s->dropped = true;
+    return;
+  }
+  index_remove (p, i);
+  if (s->state != SLOT_FAILED)
+    leave_epoch (p, s->epoch);
+  if (s->state == SLOT_QUEUED)
+    queue_remove (p, i);
+  else if (s->state == SLOT_FAILED)
+    p->failed--;
+  else {
+    /* The predecessor's write is still to be waited for. */
+    struct slot *o = &p->slots[s->predecessor];
+    o->successor = SLOT_NONE;
+    o->dropped = true;
+    index_insert (p, s->predecessor);
+  }
+  free_slot (p, i);
+}
+
+void
+slot_pool_drop (struct slot_pool *p, uint64_t first, uint64_t n)
+{
+  enum { AT_ONCE = 1024 };      /* pages looked up under one lock */
+
+  while (n > 0) {
+    uint64_t some = n < AT_ONCE ? n : AT_ONCE;
+
+    pthread_mutex_lock (&p->lock);
+    for (uint64_t i = 0; i < some; i++) {
+      uint32_t slot = index_find (p, first + i);
+      if (slot != SLOT_NONE)
+        drop_one (p, slot);
+    }
+    pthread_mutex_unlock (&p->lock);
+    first += some;
+    n -= some;
+  }
+}
+
+uint64_t
+slot_pool_clear_run (struct slot_pool *p, uint64_t first, uint64_t n)
+{
+  uint64_t i = 0;
+
+  pthread_mutex_lock (&p->lock);
+  while (i < n && index_find (p, first + i) == SLOT_NONE)
+    i++;
+  pthread_mutex_unlock (&p->lock);
+  return i;
+}
+
+/* The oldest epoch with something pending, or the current one. */
+static uint32_t
+oldest_epoch (const struct slot_pool *p)
+{
+  for (uint32_t age = EPOCHS - 1; age > 0; age--)
+    if (p->pending[(p->epoch - age) % EPOCHS] > 0)
+      return p->epoch - age;
+  return p->epoch;
+}
+
+int
+slot_pool_flush (struct slot_pool *p)
+{
+  uint32_t mine;
+  int r;
+
+  pthread_mutex_lock (&p->lock);
+  mine = p->epoch;
+  /* The ring has room for a new epoch unless the oldest is EPOCHS - 1
+   * behind; then this flush waits for later writes as well.
+   */
+  if (p->epoch - oldest_epoch (p) < EPOCHS - 1)
+    p->epoch++;
+  while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
+         (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
+    pthread_cond_wait (&p->drained, &p->lock);
+  r = p->failed > 0 ? -EIO : 0;
+  pthread_mutex_unlock (&p->lock);
+  return r;
+}
+
+/* The slot of a page if it can be written now, to extend a run. */
+static uint32_t
+queued_slot (struct slot_pool *p, uint64_t page)
+{
+  uint32_t i = index_find (p, page);
+
+  return i != SLOT_NONE && p->slots[i].state == SLOT_QUEUED ? i : SLOT_NONE;
+}
+
+static void
+begin_writing (struct slot_pool *p, uint32_t i)
+{
+  queue_remove (p, i);
+  p->slots[i].state = SLOT_WRITING;
+}
+
+static void
+retry_failed (struct slot_pool *p)
+{
+  for (uint32_t i = 0; i < p->n && p->failed > 0; i++)
+    if (p->slots[i].state == SLOT_FAILED) {
+      p->failed--;
+      p->slots[i].epoch = p->epoch;
+      p->pending[p->epoch % EPOCHS]++;
+      queue_append (p, &p->normal, i);
+    }
+}
+
+static void
+wait_for_work (struct slot_pool *p)
+{
+  struct timespec t;
+
+  p->window_busy = false;
+  if (p->failed == 0) {
+    pthread_cond_wait (&p->work, &p->lock);
+    return;
+  }
+  clock_gettime (CLOCK_REALTIME, &t);
+  t.tv_sec += RETRY_SECONDS;
+  if (pthread_cond_timedwait (&p->work, &p->lock, &t) == ETIMEDOUT &&
+      !p->stopped)
+    retry_failed (p);
+}
+
+uint32_t
+slot_pool_next (struct slot_pool *p, uint32_t max, uint32_t *slots,
+                uint64_t *first)
+{
+  uint32_t n = 0, i;
+
+  pthread_mutex_lock (&p->lock);
+  while (p->urgent.head == SLOT_NONE && p->normal.head == SLOT_NONE) {
+    if (p->stopped)
+      goto out;
+    wait_for_work (p);
+  }
+  i = p->urgent.head != SLOT_NONE ? p->urgent.head : p->normal.head;
+  *first = p->slots[i].page;
+  for (; n < max && i != SLOT_NONE; i = queued_slot (p, *first + n)) {
+    begin_writing (p, i);
+    slots[n++] = i;
+  }
+ out:
+  pthread_mutex_unlock (&p->lock);
+  return n;
+}
+
+/* Bound the pool by what the local copy was seen to take in the time that
+ * a flush may last.
+ */
+static void
+measure (struct slot_pool *p, uint32_t pages)
+{
+  struct timespec now;
+  double seconds;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  seconds = now.tv_sec - p->window_start.tv_sec +
+    1e-9 * (now.tv_nsec - p->window_start.tv_nsec);
+  p->drained_pages += pages;
+  if (p->window_busy && seconds < 1)
+    return;
+  if (p->window_busy) {
+    double limit = p->drained_pages / seconds * DRAIN_SECONDS;
+    uint32_t least = LIMIT_MIN < p->n ? LIMIT_MIN : p->n;
+    p->limit = limit > p->n ? p->n : limit < least ? least : limit;
+    pthread_cond_broadcast (&p->freed);
+  }
+  p->window_start = now;
+  p->window_busy = true;
+  p->drained_pages = 0;
+}
+
+static void
+tell_waiter (struct slot *s, int error)
+{
+  struct slot_waiter *w = s->waiter;
+
+  if (!w)
+    return;
+  s->waiter = NULL;
+  if (error && !w->error)
+    w->error = error;
+  if (--w->pending == 0)
+    pthread_cond_signal (&w->done);
+}
+
+/* After a failed write: is the slot the only good copy of what was
+ * acknowledged?  Not if there is newer content, and not if the write was
+ * not yet acknowledged: it fails to its waiter and owes nothing.
+ */
+static bool
+is_only_copy (struct slot_pool *p, const struct slot *s)
+{
+  return s->successor == SLOT_NONE && !s->dropped && !s->waiter &&
+    !p->owner.has_other_copy (p->owner.data, s->page);
+}
+
+static void
+end_one (struct slot_pool *p, uint32_t i, int error)
+{
+  struct slot *s = &p->slots[i];
+
+  leave_epoch (p, s->epoch);
+  if (error && is_only_copy (p, s)) {
+    s->state = SLOT_FAILED;
+    p->failed++;
+    pthread_cond_broadcast (&p->freed);
+    return;
+  }
+  tell_waiter (s, error);
+  if (s->successor == SLOT_NONE)
+    index_remove (p, i);
+  else {
+    struct slot *n = &p->slots[s->successor];
+    n->predecessor = SLOT_NONE;
+    queue_append (p, queue_of (p, n), s->successor);
+  }
+  free_slot (p, i);
+}
+
+void
+slot_pool_written (struct slot_pool *p, const uint32_t *slots, uint32_t n,
+                   int error)
+{
+  pthread_mutex_lock (&p->lock);
+  for (uint32_t i = 0; i < n; i++)
+    end_one (p, slots[i], error);
+  if (!error)
+    measure (p, n);
+  pthread_mutex_unlock (&p->lock);
+}
+
+void
+slot_pool_stop (struct slot_pool *p)
+{
+  pthread_mutex_lock (&p->lock);
+  p->stopped = true;
+  pthread_cond_broadcast (&p->work);
+  pthread_mutex_unlock (&p->lock);
+}
+
+void
+slot_pool_stats (struct slot_pool *p, struct slot_pool_stats *ret)
+{
+  pthread_mutex_lock (&p->lock);
+  *ret = (struct slot_pool_stats) {
+    .slots = p->n, .in_use = p->in_use, .limit = p->limit,
+    .failed = p->failed,
+  };
+  pthread_mutex_unlock (&p->lock);
+}

@@ -1,0 +1,21 @@
+/* The threads that carry slots to the local copy. */
+
+#ifndef ISW_WRITE_BEHIND_H
+#define ISW_WRITE_BEHIND_H
+
+#include <stdint.h>
+
+struct backing;
+struct slot_pool;
+struct write_behind;
+
+/* Start the writers.  NULL with errno set if a thread cannot be had. */
+struct write_behind *write_behind_start (struct slot_pool *pool,
+                                         struct backing *backing);
+/* Write what is left, stop the pool, join the threads.  NULL is allowed. */
+void write_behind_stop (struct write_behind *w);
+
+/* Writes that failed for good so far. */
+uint64_t write_behind_errors (const struct write_behind *w);
+
+#endif /* ISW_WRITE_BEHIND_H */
