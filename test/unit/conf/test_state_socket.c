@@ -535,9 +535,7 @@ START_TEST (descriptors_run_out)
   g_autofree char *text = NULL;
 
   server_start (&s, 0);
-  fd = client_connect (s.path);
-  g_free (client_receive (fd));
-
+  expect_served (&s);
   fd = socket (AF_UNIX, SOCK_STREAM, 0);
   spare = dup (fd);
   close (spare);
