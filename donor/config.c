@@ -167,9 +167,9 @@ static const struct option options[] = {
     "auto", NULL, "verbs, tcp or auto", parse_fabric },
   { "memory", "SIZE", "most memory ever lent",
     NULL, "all above the headroom",
-    "a size of at least one slab, as 48G", parse_memory },
+    "a size, as 48G", parse_memory },
   { "headroom", "SIZE", "free memory kept for this node",
-    NULL, "1/8 of RAM", "a size less than this node's RAM, as 8G",
+    NULL, "1/8 of RAM", "a size, as 8G",
     parse_headroom },
   { "ready", "N", "slabs kept prepared ahead",
     "2", NULL, "a number from 0 to 65536", parse_ready },
@@ -178,7 +178,7 @@ static const struct option options[] = {
   { "max-borrowers", "N", "most sessions at a time",
     "64", NULL, "a number from 1 to 65536", parse_max_borrowers },
   { "max-per-borrower", "SIZE", "most memory of one session",
-    NULL, "no limit", "a size of at least one slab, as 16G",
+    NULL, "no limit", "a size, as 16G",
     parse_max_per_borrower },
   { "smoothing", "BETA",
     "weight of the newest sample of this node's memory use",
@@ -232,15 +232,14 @@ struct parse {
 };
 
 static bool
-refuse (const struct parse *p, size_t i)
+refuse (const struct parse *p, size_t i, const char *allowed)
 {
   const char *name = options[i].name, *value = p->config->values[i];
 
   *p->text = p->origins[i]
     ? g_strdup_printf ("%s: %s = %s: must be %s", p->origins[i], name, value,
-                       options[i].allowed)
-    : g_strdup_printf ("--%s %s: must be %s", name, value,
-                       options[i].allowed);
+                       allowed)
+    : g_strdup_printf ("--%s %s: must be %s", name, value, allowed);
   return false;
 }
 
@@ -252,7 +251,8 @@ set_value (struct parse *p, size_t i, const char *value, char *origin)
   p->config->values[i] = g_strdup (value);
   g_free (p->origins[i]);
   p->origins[i] = origin;
-  return options[i].parse (p->config->values[i], p->config) || refuse (p, i);
+  return options[i].parse (p->config->values[i], p->config)
+    || refuse (p, i, options[i].allowed);
 }
 
 static size_t
@@ -276,7 +276,7 @@ take_file (struct parse *p, const char *path)
     return false;
   for (i = 0; i < entries->len; i++) {
     const struct key_file_entry *entry = g_ptr_array_index (entries, i);
-    g_autofree char *origin = g_strdup_printf ("%s:%u", path, entry->line);
+    g_autofree char *origin = g_strdup_printf ("%s, line %u", path, entry->line);
 
     option = find_option (entry->name);
     if (option == NR_OPTIONS) {
@@ -336,13 +336,21 @@ static bool
 check_together (struct parse *p)
 {
   const struct donor_config *config = p->config;
+  char size[UNITS_TEXT_MAX], allowed[128];
 
+  units_format_size (config->slab_size_bytes, size);
+  g_snprintf (allowed, sizeof allowed, "at least one slab, which has %s",
+              size);
   if (config->memory_bytes < config->slab_size_bytes)
-    return refuse (p, find_option ("memory"));
+    return refuse (p, find_option ("memory"), allowed);
   if (config->max_per_borrower_bytes < config->slab_size_bytes)
-    return refuse (p, find_option ("max-per-borrower"));
+    return refuse (p, find_option ("max-per-borrower"), allowed);
+
+  units_format_size (ram_bytes (), size);
+  g_snprintf (allowed, sizeof allowed, "less than this node's RAM, %s bytes",
+              size);
   if (config->headroom_bytes >= ram_bytes ())
-    return refuse (p, find_option ("headroom"));
+    return refuse (p, find_option ("headroom"), allowed);
   return true;
 }
 

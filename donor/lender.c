@@ -43,7 +43,6 @@ explain_shortage (const struct lender *l, const struct slab_pool_state *st,
                   char *reason, size_t size)
 {
   const struct donor_config *config = l->config;
-  const uint64_t held = st->lent + st->ready + l->waiting.length;
   char text[UNITS_TEXT_MAX];
 
   if (st->error)
@@ -51,8 +50,8 @@ explain_shortage (const struct lender *l, const struct slab_pool_state *st,
               strerror (-st->error),
               config->lock == MEMORY_LOCK_NO ? ""
               : " (the locked memory limit, ulimit -l, may be too low)");
-  else if (config->memory_bytes / config->slab_size_bytes <= held)
-    snprintf (reason, size, "all of --memory %s is lent",
+  else if (l->limit_bytes == config->memory_bytes)
+    snprintf (reason, size, "--memory %s allows no more",
               units_format_size (config->memory_bytes, text));
   else
     snprintf (reason, size, "no memory is free above the headroom of %s",

@@ -132,10 +132,10 @@ admit (struct session_home *home,
   earlier = find_active (server, has_device, device, &info);
   if (earlier)
     session_end (earlier, "its device has begun a new one");
-  if (count_active (server) >= home->config->max_borrowers) {
+  if (count_active (server) >= home->shared.config->max_borrowers) {
     g_snprintf (reason, MESSAGE_TEXT_MAX,
                 "too many borrowers, at most %llu (--max-borrowers)",
-                (unsigned long long) home->config->max_borrowers);
+                (unsigned long long) home->shared.config->max_borrowers);
     return false;
   }
   if (!draw_id_and_token (server, id, token)) {
@@ -269,7 +269,7 @@ listen_on (struct server *server, const struct fabric_ops *ops)
   if (r < 0)
     return r;
   listener->server = server;
-  listener->source = wake_new (server->home.context,
+  listener->source = wake_new (server->home.shared.context,
                                fabric_listener_fd (listener->fabric),
                                accept_some, listener);
   server->nr_listeners++;
@@ -332,7 +332,7 @@ say_lending (void *data)
   struct lender_memory memory;
   char text[UNITS_TEXT_MAX];
 
-  lender_get_memory (server->home.lender, &memory);
+  lender_get_memory (server->home.shared.lender, &memory);
   donor_log ("lending on %s (%s%s%s), %llu slabs of %s ready",
              server->address_text, server->listeners[0].fabric->ops->name,
              server->nr_listeners > 1 ? ", " : "",
@@ -347,7 +347,7 @@ answer_state (const char *request, void *data)
 {
   struct server *server = data;
   struct donor_status status = {
-    .home = &server->home,
+    .shared = &server->home.shared,
     .sessions = server->sessions,
     .listen = server->address_text,
     .lock = server->lock,
@@ -364,6 +364,7 @@ answer_state (const char *request, void *data)
 static bool
 start (struct server *server, char **error)
 {
+  struct donor_shared *shared = &server->home.shared;
   const char *path = server->config->state_path;
 
   if (path) {
@@ -373,13 +374,12 @@ start (struct server *server, char **error)
   }
   if (!listen_all (server, error))
     return false;
-  server->home.lender = lender_new (server->config, server->home.context,
-                                    say_lending, server, error);
-  if (server->home.lender == NULL)
+  shared->lender = lender_new (server->config, shared->context,
+                               say_lending, server, error);
+  if (shared->lender == NULL)
     return false;
   if (server->state)
-    state_socket_serve (server->state, server->home.context, answer_state,
-                        server);
+    state_socket_serve (server->state, shared->context, answer_state, server);
   return true;
 }
 
@@ -390,8 +390,8 @@ server_new (const struct donor_config *config,
 {
   struct server *server = g_new0 (struct server, 1);
 
-  server->home.config = config;
-  server->home.context = context;
+  server->home.shared.config = config;
+  server->home.shared.context = context;
   server->home.admit = admit;
   server->home.ended = ended;
   server->config = config;
@@ -419,7 +419,7 @@ server_free (struct server *server)
                  "the donor stops");
   for (i = 0; i < server->nr_listeners; i++)
     fabric_listener_close (server->listeners[i].fabric);
-  lender_free (server->home.lender);
+  lender_free (server->home.shared.lender);
   g_ptr_array_unref (server->sessions);
   g_free (server);
 }

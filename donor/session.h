@@ -8,37 +8,22 @@
 #ifndef ISW_SESSION_H
 #define ISW_SESSION_H
 
-#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "donor/config.h"
-#include "donor/lender.h"
+#include "donor/shared.h"
 #include "fabric/fabric.h"
 #include "fabric/message.h"
 
 struct session;
 
-struct donor_counters {
-  uint64_t sessions_started;    /* WELCOME sent */
-  uint64_t sessions_ended;
-  uint64_t maps;
-  uint64_t maps_refused;
-  uint64_t unmaps;
-  uint64_t messages_bad;        /* malformed, unexpected or out of order */
-};
-
-/* What all sessions share; it outlives them. */
+/* Who keeps the sessions; outlives them. */
 struct session_home {
-  const struct donor_config *config;
-  GMainContext *context;
-  struct lender *lender;
-  struct donor_counters counters;
-  uint64_t last_grant;          /* never reused while the donor runs */
+  struct donor_shared shared;
 
-  /* A valid HELLO has come: ends an earlier session of the same device,
-   * and chooses the session's id and token.  False with a reason if it
-   * must be refused.
+  /* A HELLO that asks for nothing wrong has come: ends an earlier
+   * session of the same device, and chooses the session's id and token.
+   * False with a reason if it must be refused.
    */
   bool (*admit) (struct session_home *home,
                  const uint8_t device[MESSAGE_DEVICE_ID_SIZE],

@@ -142,10 +142,10 @@ JsonNode *
 donor_status_new (const struct donor_status *status)
 {
   g_autoptr (JsonBuilder) b = json_builder_new ();
-  const struct donor_config *config = status->home->config;
+  const struct donor_config *config = status->shared->config;
   struct lender_memory memory;
 
-  lender_get_memory (status->home->lender, &memory);
+  lender_get_memory (status->shared->lender, &memory);
   json_builder_begin_object (b);
   add_string (b, "kind", "donor");
   add_string (b, "version", ISW_VERSION);
@@ -156,7 +156,7 @@ donor_status_new (const struct donor_status *status)
   add_lock (b, status->lock);
   add_slabs (b, &memory, config);
   add_sessions (b, status->sessions);
-  add_counters (b, &status->home->counters);
+  add_counters (b, &status->shared->counters);
   json_builder_end_object (b);
   return json_builder_get_root (b);
 }

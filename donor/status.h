@@ -11,7 +11,7 @@
 enum { DONOR_FABRICS_MAX = 2 };
 
 struct donor_status {
-  const struct session_home *home;
+  const struct donor_shared *shared;
   const GPtrArray *sessions;    /* struct session * */
   const char *listen;
   const char *fabrics[DONOR_FABRICS_MAX]; /* NULL behind the last */

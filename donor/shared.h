@@ -1,0 +1,29 @@
+/* What all sessions of a donor share. */
+
+#ifndef ISW_DONOR_SHARED_H
+#define ISW_DONOR_SHARED_H
+
+#include <glib.h>
+#include <stdint.h>
+
+#include "donor/config.h"
+#include "donor/lender.h"
+
+struct donor_counters {
+  uint64_t sessions_started;    /* WELCOME sent */
+  uint64_t sessions_ended;
+  uint64_t maps;
+  uint64_t maps_refused;
+  uint64_t unmaps;
+  uint64_t messages_bad;        /* malformed, unexpected or out of order */
+};
+
+struct donor_shared {
+  const struct donor_config *config;
+  GMainContext *context;
+  struct lender *lender;
+  struct donor_counters counters;
+  uint64_t last_grant;          /* never reused while the donor runs */
+};
+
+#endif /* ISW_DONOR_SHARED_H */
