@@ -6,6 +6,9 @@
 
 #include "nbdkit-plugin/log.h"
 
+/* A session that lasted so long proves that its donor works. */
+enum { PROVEN_SECONDS = 5 };
+
 enum { DELAY_MIN_MS = 100, DELAY_MAX_MS = 2000 };
 
 static void try_later (struct donor *d);
@@ -45,13 +48,26 @@ donor_note_refusal (struct donor *d, const char *reason)
   note (d, &d->last_refusal, "lends no slab: ", reason);
 }
 
+void
+donor_note_loss (struct donor *d)
+{
+  g_autofree char *reason = NULL;
+
+  if (!session_welcomed (d->session))
+    return;                     /* a try that failed, not a loss */
+  reason = g_strdup_printf ("%s; it had %" G_GUINT64_FORMAT " slabs",
+                            session_reason (d->session), d->slabs);
+  log_line ("donor %s: session ended: %s", d->name, reason);
+  g_free (d->last_error);
+  d->last_error = g_strdup (session_reason (d->session));
+}
+
 static void
 on_welcome (void *data)
 {
   struct donor *d = data;
 
   d->state = DONOR_CONNECTED;
-  d->delay_ms = DELAY_MIN_MS;
   d->skip_verbs = false;
   g_clear_pointer (&d->last_error, g_free);
   log_line ("donor %s: connected over %s", d->name, d->ops->name);
@@ -316,6 +332,8 @@ donor_pool_let_go (struct donor *d)
     !session_refused (s);
   char *reason = g_strdup (session_reason (s));
 
+  if (session_age_seconds (s) >= PROVEN_SECONDS)
+    d->delay_ms = DELAY_MIN_MS;
   d->session = NULL;
   d->free_bytes = 0;
   session_free (s);

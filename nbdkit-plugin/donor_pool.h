@@ -87,6 +87,8 @@ void donor_pool_let_go (struct donor *d);
 bool donor_is_usable (const struct donor *d);
 /* The donor refused a slab; logged when the reason is a new one. */
 void donor_note_refusal (struct donor *d, const char *reason);
+/* The donor's session has ended, with d->slabs slabs on it; logged. */
+void donor_note_loss (struct donor *d);
 const char *donor_state_name (enum donor_state state);
 
 #endif /* ISW_DONOR_POOL_H */

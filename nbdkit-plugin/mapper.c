@@ -130,10 +130,7 @@ on_ended (void *data, struct donor *d)
       m->counters.slabs_lost++;
     }
   }
-  if (session_welcomed (d->session))
-    log_line ("donor %s: session ended: %s; %" G_GUINT64_FORMAT
-              " slabs unmapped", d->name, session_reason (d->session),
-              d->slabs);
+  donor_note_loss (d);
 }
 
 static void
