@@ -63,8 +63,11 @@ struct fabric_request *ends_accept (struct fabric_listener *l);
  */
 void ends_open (struct ends *e);
 void ends_close (struct ends *e);
-/* The memory of both ends can be the peer's no more. */
-void ends_remove_region (struct ends *e);
+
+/* Remove a region while lanes are up: the donor may be a little behind
+ * the borrower in seeing that an access is over.
+ */
+void ends_remove (struct fabric_region *r);
 
 /* Wait until `to` has a message from its peer, keeping both ends going;
  * its length, or -errno once `to` has ended.  buf has
