@@ -2,7 +2,9 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC = gcc
+endif
 O ?= build
 V ?= 0
 
@@ -119,5 +121,115 @@ define pod2man
 	  --name=$(basename $(basename $(notdir $<))) \
 	  --center=Infiniswap --release=$(VERSION) $< $@
 endef
+
+# ---- tests ----
+
+UNIT_VM = $(O)/test/unit/fabric/test_verbs
+UNIT_HOST = $(filter-out $(UNIT_VM),$(UNIT))
+INTEGRATION = $(wildcard test/integration/test_*.py)
+VM_TESTS = $(wildcard test/vm/test_*.sh) test/vm/selftest
+RUN = test/run --log-dir $(O)/test-logs
+# First the dependencies, then all that needs them.
+check: deps
+	$(Q)$(MAKE) --no-print-directory check-here
+
+.PHONY: check-here
+check-here: all $(UNIT) $(TOOLS)
+	$(Q)$(RUN) $(UNIT_HOST) $(INTEGRATION) $(VM_TESTS)
+
+check-unit: $(UNIT)
+	$(RUN) $(UNIT_HOST)
+
+check-integration: all
+	$(RUN) $(INTEGRATION)
+
+check-vm: all $(UNIT) $(TOOLS)
+	$(RUN) $(VM_TESTS)
+
+check-slow: all $(UNIT) $(TOOLS)
+	FIO_SECONDS=300 $(RUN) --timeout 3600 $(INTEGRATION) $(VM_TESTS) \
+	  $(wildcard test/slow/test_*)
+
+check-fresh:
+	test/fresh
+
+# The same tests over tcp on the host, with a build of their own.  The
+# sanitizers' libraries must come first in nbdkit, which is not built with
+# them.
+sanitized = $(MAKE) O=$(O)/$(1) SAN='-fsanitize=$(2) -fno-omit-frame-pointer' \
+  CFLAGS='-O1 -g' check-sanitized
+preload = $(shell $(CC) -print-file-name=$(1))
+
+check-asan:
+	NBDKIT_PRELOAD=$(call preload,libasan.so) \
+	ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(call sanitized,asan,address$(comma)undefined)
+
+check-tsan:
+	NBDKIT_PRELOAD=$(call preload,libtsan.so) \
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+	  $(call sanitized,tsan,thread)
+
+comma = ,
+
+.PHONY: check-sanitized
+check-sanitized: $(PLUGIN) $(DONOR) $(CTL) $(UNIT)
+	PLUGIN=$(PLUGIN) DONOR=$(DONOR) CTL=$(CTL) FIO_SECONDS=20 SLOWDOWN=5 \
+	  $(RUN) $(UNIT_HOST) $(INTEGRATION)
+
+VALGRIND = valgrind --quiet --error-exitcode=99 --leak-check=full \
+  --errors-for-leak-kinds=definite --trace-children=no
+check-valgrind: all $(UNIT)
+	CK_FORK=no CK_DEFAULT_TIMEOUT=0 SLOWDOWN=20 \
+	  test/run --log-dir $(O)/test-logs/valgrind --wrapper '$(VALGRIND)' \
+	  $(UNIT_HOST)
+	NBDKIT_WRAPPER='$(VALGRIND)' FIO_SECONDS=20 SLOWDOWN=20 \
+	  test/run --log-dir $(O)/test-logs/valgrind $(INTEGRATION)
+
+# ---- the rest ----
+
+deps:
+	@test/deps
+
+DEMO_SECONDS ?= 300
+demo: deps
+	$(Q)$(MAKE) --no-print-directory demo-here
+
+.PHONY: demo-here
+demo-here: all $(TOOLS)
+	@test/vm/run --timeout $(DEMO_SECONDS) --disk 1G --memory 2560 \
+	  $(if $(PLANT),--env PLANT=$(PLANT)) -- test/vm/demo $(O)
+
+install: all
+	install -d $(DESTDIR)$(plugindir) $(DESTDIR)$(bindir) \
+	  $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(docdir)
+	install -m 0755 $(PLUGIN) $(DESTDIR)$(plugindir)
+	install -m 0755 $(DONOR) $(DESTDIR)$(sbindir)
+	install -m 0755 $(CTL) $(DESTDIR)$(bindir)
+	install -m 0644 $(filter %.1,$(MANS)) $(DESTDIR)$(mandir)/man1
+	install -m 0644 README.md DESIGN.md LICENSE $(wildcard conf/*.example) \
+	  $(DESTDIR)$(docdir)
+
+clean:
+	rm -rf $(O)
+
+help:
+	@echo 'make deps               install what is missing, from Debian'
+	@echo 'make                    build plugin, donor, infiniswapctl, manuals'
+	@echo 'make demo               swap to three donors over Soft-RoCE in a VM'
+	@echo 'make check              all tests: unit, integration, VM'
+	@echo 'make check-unit         unit tests alone'
+	@echo 'make check-integration  whole programs on this host, over tcp'
+	@echo 'make check-vm           kernel swap over verbs in a VM'
+	@echo 'make check-slow         the same, longer'
+	@echo 'make check-fresh        README from nothing: a new Debian root'
+	@echo 'make check-asan         unit and integration, ASan and UBSan'
+	@echo 'make check-tsan         the same, ThreadSanitizer'
+	@echo 'make check-valgrind     the same, valgrind'
+	@echo 'make install            PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'make clean              remove $(O)/'
+	@echo 'Variables: V=1 shows commands; O=DIR builds there; CC, CFLAGS,'
+	@echo 'LDFLAGS as usual.  PREFIX=/usr lets nbdkit find the plugin by name.'
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
