@@ -41,10 +41,11 @@ all:
 
 # One archive a module, so that a test links what its module needs and
 # no more; the order is the order of dependency.
-MODULES = nbdkit-plugin donor fabric placement conf
+MODULES = nbdkit-plugin donor ctl fabric placement conf
 archive = $(O)/lib$(1).a
 nbdkit-plugin_MAIN = nbdkit-plugin/plugin.c nbdkit-plugin/config.c
 donor_MAIN = donor/main.c
+ctl_MAIN = ctl/main.c
 objects = $(patsubst %.c,$(O)/%.o,$(1))
 module_objects = $(call objects,$(filter-out $($(1)_MAIN),$(wildcard $(1)/*.c)))
 
@@ -89,14 +90,15 @@ $(DONOR): $(call objects,$(donor_MAIN)) $(call archive,donor) $(BASE)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
-$(CTL): $(call objects,$(wildcard ctl/*.c)) $(call archive,conf)
+$(CTL): $(call objects,$(ctl_MAIN)) $(call archive,ctl) $(call archive,conf)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 # test/unit/MODULE/test_X.c links MODULE and what that depends on; other
 # sources beside it that are not tests are linked into each.
 unit_module = $(word 3,$(subst /, ,$(1)))
-unit_helpers = $(call objects,$(filter-out %/test_%,$(wildcard $(1)/*.c)))
+unit_helpers = $(call objects,$(foreach f,$(wildcard $(1)*.c),\
+  $(if $(filter test_%,$(notdir $(f))),,$(f))))
 .SECONDEXPANSION:
 $(UNIT): $(O)/%: $(O)/%.o \
   $$(call unit_helpers,$$(dir $$*)) \
@@ -116,8 +118,7 @@ $(O)/%: ctl/%.pod ; $(pod2man)
 define pod2man
 	$(call say,MAN,$@)
 	@mkdir -p $(@D)
-	$(Q)podchecker -quiet $<
-	$(Q)pod2man --section=$(subst .,,$(suffix $(basename $<))) \
+	$(Q)pod2man --errors=die --section=$(subst .,,$(suffix $(basename $<))) \
 	  --name=$(basename $(basename $(notdir $<))) \
 	  --center=Infiniswap --release=$(VERSION) $< $@
 endef
