@@ -276,7 +276,8 @@ take_file (struct parse *p, const char *path)
     return false;
   for (i = 0; i < entries->len; i++) {
     const struct key_file_entry *entry = g_ptr_array_index (entries, i);
-    g_autofree char *origin = g_strdup_printf ("%s, line %u", path, entry->line);
+    g_autofree char *origin = g_strdup_printf ("%s, line %u", path,
+                                               entry->line);
 
     option = find_option (entry->name);
     if (option == NR_OPTIONS) {

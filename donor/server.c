@@ -333,12 +333,13 @@ say_lending (void *data)
   char text[UNITS_TEXT_MAX];
 
   lender_get_memory (server->home.shared.lender, &memory);
-  donor_log ("lending on %s (%s%s%s), %llu slabs of %s ready",
+  donor_log ("lending on %s (%s%s%s), %llu slab%s of %s ready",
              server->address_text, server->listeners[0].fabric->ops->name,
              server->nr_listeners > 1 ? ", " : "",
              server->nr_listeners > 1
              ? server->listeners[1].fabric->ops->name : "",
              (unsigned long long) memory.slabs_ready,
+             memory.slabs_ready == 1 ? "" : "s",
              units_format_size (config->slab_size_bytes, text));
 }
 

@@ -271,7 +271,8 @@ receive (struct session *s)
     if (len == -EBADMSG)
       return fail_bad (s, "malformed message");
     if (len < 0)
-      return fail (s, "channel: %s", strerror (-len));
+      return fail (s, "%s", len == -ECONNRESET ? "the borrower has hung up"
+                   : strerror (-len));
     failure = handle_message (s, buf, len);
     if (failure)
       return failure;

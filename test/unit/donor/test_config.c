@@ -293,7 +293,7 @@ START_TEST (key_file_mistakes_name_their_place)
     { "[donor]\nconfig = x\n", ", line 2: config: no such option" },
     { "[donor]\nmemory = 1M\n", ", line 2: memory = 1M: must be at least" },
     { "[donor]\nready = 1\nready = 2\n", ", line 3: " },
-    { "[borrower]\n", ", line 1: " },
+    { "[borrower]\n", "unknown group [borrower]" },
   };
   size_t i;
 
