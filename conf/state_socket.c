@@ -449,10 +449,15 @@ static int
 ask_connect (int fd, const struct sockaddr_un *addr, gint64 end_us)
 {
   int r = limit_wait (fd, end_us);
+  struct stat st;
 
   if (r == 0 &&
       connect (fd, (const struct sockaddr *) addr, sizeof *addr) == -1)
     r = errno == EAGAIN ? -ETIMEDOUT : -errno;
+  /* The kernel refuses a path of any other kind in the same way. */
+  if (r == -ECONNREFUSED && stat (addr->sun_path, &st) == 0 &&
+      !S_ISSOCK (st.st_mode))
+    r = -ENOTSOCK;
   return r;
 }
 

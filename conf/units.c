@@ -41,51 +41,6 @@ units_parse_uint (const char *text, uint64_t *ret)
   return 0;
 }
 
-int
-units_parse_size (const char *text, uint64_t *ret)
-{
-  static const char letters[] = "KMGTPE";
-  const char *letter;
-  uint64_t value;
-  int r = take_digits (&text, &value);
-  int shift;
-
-  if (r < 0)
-    return r;
-  if (*text != '\0') {
-    letter = strchr (letters, g_ascii_toupper (*text));
-    if (letter == NULL)
-      return -EINVAL;
-    text++;
-    if (strcmp (text, "") != 0 && strcmp (text, "B") != 0 &&
-        strcmp (text, "iB") != 0)
-      return -EINVAL;
-    shift = 10 * (letter - letters + 1);
-    if (value > UINT64_MAX >> shift)
-      return -ERANGE;
-    value <<= shift;
-  }
-  *ret = value;
-  return 0;
-}
-
-static int
-parse_time_unit (const char *text, int64_t *unit_ns)
-{
-  static const struct { const char *name; int64_t ns; } units[] = {
-    { "", 1000000000 }, { "s", 1000000000 }, { "ms", 1000000 },
-    { "us", 1000 }, { "ns", 1 }, { "m", 60000000000 },
-    { "h", 3600000000000 },
-  };
-
-  for (size_t i = 0; i < G_N_ELEMENTS (units); i++)
-    if (strcmp (text, units[i].name) == 0) {
-      *unit_ns = units[i].ns;
-      return 0;
-    }
-  return -EINVAL;
-}
-
 /* Read ".5" at *text, if it is there, as numerator / denominator. */
 static int
 take_decimals (const char **text, uint64_t *numerator, uint64_t *denominator)
@@ -112,12 +67,15 @@ take_decimals (const char **text, uint64_t *numerator, uint64_t *denominator)
   return 0;
 }
 
-int
-units_parse_duration (const char *text, int64_t *ret_ns)
+/* A number with decimals and a unit, exactly; unit_of says what the text
+ * behind the number stands for, 0 for nothing.
+ */
+static int
+parse_scaled (const char *text, uint64_t (*unit_of) (const char *name),
+              uint64_t *ret)
 {
-  uint64_t whole, numerator, denominator;
+  uint64_t whole, numerator, denominator, unit, value;
   unsigned __int128 fraction;
-  int64_t unit_ns, value;
   int r;
 
   r = take_digits (&text, &whole);
@@ -126,18 +84,68 @@ units_parse_duration (const char *text, int64_t *ret_ns)
   r = take_decimals (&text, &numerator, &denominator);
   if (r < 0)
     return r;
-  r = parse_time_unit (text, &unit_ns);
-  if (r < 0)
-    return r;
+  unit = unit_of (text);
+  if (unit == 0)
+    return -EINVAL;
 
-  fraction = (unsigned __int128) numerator * unit_ns;
-  if (fraction % denominator != 0)
-    return -ERANGE;
-  if (__builtin_mul_overflow (whole, unit_ns, &value) ||
-      __builtin_add_overflow (value, (int64_t) (fraction / denominator),
+  fraction = (unsigned __int128) numerator * unit;
+  if (fraction % denominator != 0 ||
+      __builtin_mul_overflow (whole, unit, &value) ||
+      __builtin_add_overflow (value, (uint64_t) (fraction / denominator),
                               &value))
     return -ERANGE;
-  *ret_ns = value;
+  *ret = value;
+  return 0;
+}
+
+static uint64_t
+size_unit (const char *name)
+{
+  static const char letters[] = "KMGTPE";
+  const char *letter;
+
+  if (*name == '\0')
+    return 1;
+  letter = strchr (letters, g_ascii_toupper (*name));
+  name++;
+  if (letter == NULL || (strcmp (name, "") != 0 && strcmp (name, "B") != 0 &&
+                         strcmp (name, "iB") != 0))
+    return 0;
+  return UINT64_C (1) << (10 * (letter - letters + 1));
+}
+
+int
+units_parse_size (const char *text, uint64_t *ret)
+{
+  return parse_scaled (text, size_unit, ret);
+}
+
+static uint64_t
+time_unit (const char *name)
+{
+  static const struct { const char *name; uint64_t ns; } units[] = {
+    { "", 1000000000 }, { "s", 1000000000 }, { "ms", 1000000 },
+    { "us", 1000 }, { "ns", 1 }, { "m", 60000000000 },
+    { "h", 3600000000000 },
+  };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (units); i++)
+    if (strcmp (name, units[i].name) == 0)
+      return units[i].ns;
+  return 0;
+}
+
+int
+units_parse_duration (const char *text, int64_t *ret_ns)
+{
+  uint64_t ns;
+  int r = parse_scaled (text, time_unit, &ns);
+
+  if (r < 0)
+    return r;
+  if (ns > INT64_MAX)
+    return -ERANGE;
+  *ret_ns = ns;
   return 0;
 }
 

@@ -13,7 +13,9 @@
 enum { UNITS_TEXT_MAX = 32 };
 
 /* "4096", "64K", "64k", "16M", "1G", "8T", with an optional "B" or "iB"
- * after the letter: powers of 1024, in bytes.
+ * after the letter: powers of 1024, in bytes.  Decimals as in "1.5G",
+ * which units_format_size writes; -ERANGE if that is not a whole number
+ * of bytes.
  */
 int units_parse_size (const char *text, uint64_t *ret);
 

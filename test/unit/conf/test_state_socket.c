@@ -260,6 +260,7 @@ START_TEST (occupied_paths_are_refused)
   expect_refused (folder, "is not a socket");
   expect_served (&s);
   server_stop (&s);
+  expect_no_answer (file, "status", long_ns, "non-socket");
   ck_assert (g_file_get_contents (file, &text, NULL, NULL));
   ck_assert_str_eq (text, "precious");
 }

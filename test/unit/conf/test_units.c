@@ -80,7 +80,12 @@ START_TEST (sizes)
     { "16777215T", 0, UINT64_C (16777215) << 40 },
     { "18014398509481984K", -ERANGE, 0 },
     { "18446744073709551616", -ERANGE, 0 },
-    { "1.5G", -EINVAL, 0 }, { "1B", -EINVAL, 0 }, { "1iB", -EINVAL, 0 },
+    { "1.5G", 0, UINT64_C (3) << 29 }, { "0.5K", 0, 512 },
+    { "1.000K", 0, 1024 }, { "0.0009765625K", 0, 1 },
+    { "0.1K", -ERANGE, 0 }, { "1.5", -ERANGE, 0 },
+    { "15.9375E", 0, UINT64_C (255) << 56 }, { "16.5E", -ERANGE, 0 },
+    { "1.G", -EINVAL, 0 }, { ".5G", -EINVAL, 0 }, { "1,5G", -EINVAL, 0 },
+    { "1.5G5", -EINVAL, 0 }, { "1B", -EINVAL, 0 }, { "1iB", -EINVAL, 0 },
     { "1Ki", -EINVAL, 0 }, { "1Kb", -EINVAL, 0 }, { "1KIB", -EINVAL, 0 },
     { "1KK", -EINVAL, 0 }, { "1KBx", -EINVAL, 0 }, { "1G ", -EINVAL, 0 },
     { "1Z", -EINVAL, 0 }, { "-1G", -EINVAL, 0 }, { "1s", -EINVAL, 0 },
@@ -193,8 +198,12 @@ START_TEST (formatted_sizes)
   char text[UNITS_TEXT_MAX];
 
   for (size_t i = 0; i < G_N_ELEMENTS (table); i++) {
+    uint64_t back;
+
     ck_assert_str_eq (units_format_size (table[i].bytes, text),
                       table[i].text);
+    ck_assert_int_eq (units_parse_size (text, &back), 0);
+    ck_assert_uint_eq (back, table[i].bytes);
     ck_assert_ptr_eq (units_format_size (table[i].bytes, text), text);
   }
 }
