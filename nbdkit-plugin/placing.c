@@ -177,10 +177,20 @@ choose (struct placing *p)
     ask_for_slab (p, p->probes[best].donor);
 }
 
+/* Who did not answer in time is not asked again for this slab: to wait for
+ * each draw of it would add up to more than a deadline.
+ */
 static gboolean
 on_probe_timeout (gpointer data)
 {
-  choose (data);
+  struct placing *p = data;
+
+  for (size_t i = 0; i < p->n_probes; i++)
+    if (p->probes[i].donor && !p->probes[i].answered) {
+      g_ptr_array_add (p->excluded, p->probes[i].donor);
+      p->probes[i].donor = NULL;
+    }
+  choose (p);
   return G_SOURCE_REMOVE;
 }
 
