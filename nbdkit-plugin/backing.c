@@ -23,6 +23,7 @@ struct backing {
   int fd;
   char *name;
   uint64_t size;
+  bool created;                 /* by us, so that it goes if we refuse */
 };
 
 /* O_DIRECT, where the file system can, because the page cache would grow
@@ -45,6 +46,7 @@ open_file (struct backing *b, const char *path, char **error)
 
   if (path) {
     b->name = g_strdup (path);
+    b->created = access (path, F_OK) == -1 && errno == ENOENT;
     b->fd = open_direct (path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   }
   else {
@@ -73,6 +75,7 @@ check_place (struct backing *b, const struct stat *st, bool unsafe,
     return -1;
   }
   if (flock (b->fd, LOCK_EX | LOCK_NB) == -1) {
+    b->created = false;         /* it is theirs */
     *error = g_strdup_printf ("backing: %s is in use by another process (%s);"
                               " give each device its own", b->name,
                               strerror (errno));
@@ -177,6 +180,8 @@ backing_open (const char *path, uint64_t size_bytes, bool unsafe,
   *error = NULL;
   if (open_file (b, path, error) == -1 ||
       prepare (b, size_bytes, unsafe, error) == -1) {
+    if (b->created)
+      unlink (path);
     backing_close (b);
     return NULL;
   }
