@@ -154,6 +154,20 @@ def read_direct(path, offset=0, length=None):
         os.close(fd)
 
 
+def read_all(h, step=32 * MIB):
+    size = h.get_size()
+    return b"".join(bytes(h.pread(min(step, size - at), at))
+                    for at in range(0, size, step))
+
+
+def map_all(b, h):
+    """Map every slab of a device that has hot-slab=0."""
+    slabs = range((h.get_size() + SLAB - 1) // SLAB)
+    for slab in slabs:
+        h.pwrite(bytes(1), slab * SLAB)
+    b.wait_mapped(slabs)
+
+
 class Process:
     """A program under test.  Its stderr is kept, line by line."""
 

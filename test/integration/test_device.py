@@ -1,0 +1,197 @@
+#!/usr/bin/python3
+"""What is true of any block device: flush, FUA, TRIM, ZERO, and what it
+advertises."""
+
+import json
+import random
+import shutil
+
+import nbd
+
+from infiniswap import (KIB, MIB, PAGE, SLAB, Skip, case, check, equal, main,
+                        map_all, read_all, read_direct, run)
+
+
+def device(box, **keys):
+    """A mapped device with a named local copy, full of random bytes."""
+    path = box.path("copy")
+    b = box.borrower(box.donors(2), backing=path, **keys)
+    h = b.connect()
+    if keys.get("hot_slab", 0) == 0:
+        map_all(b, h)
+    model = bytearray(random.randbytes(h.get_size()))
+    for at in range(0, len(model), MIB):
+        h.pwrite(model[at:at + MIB], at)
+    return h, model, path
+
+
+@case
+def flush(box):
+    """after a flush the local copy holds what was acknowledged before"""
+    h, model, path = device(box)
+    for i in range(50):
+        for _ in range(20):
+            size = random.randrange(1, 64 * KIB)
+            at = random.randrange(len(model) - size)
+            model[at:at + size] = random.randbytes(size)
+            h.pwrite(model[at:at + size], at)
+        h.flush()
+        equal(read_direct(path, at, size), model[at:at + size],
+              f"flush {i}, the last write")
+    equal(read_direct(path), model, "the local copy")
+
+
+@case
+def fua(box):
+    """after a FUA write the local copy holds it"""
+    h, model, path = device(box)
+    for i in range(200):
+        size = random.randrange(1, 64 * KIB)
+        at = random.randrange(len(model) - size)
+        h.pwrite(random.randbytes(size), at)
+        data = random.randbytes(size)
+        h.pwrite(data, at, nbd.CMD_FLAG_FUA)
+        equal(read_direct(path, at, size), data, f"write {i}")
+        model[at:at + size] = data
+    h.zero(3 * PAGE, 5 * PAGE, nbd.CMD_FLAG_FUA)
+    equal(read_direct(path, 5 * PAGE, 3 * PAGE), bytes(3 * PAGE), "zero")
+    h.trim(3 * PAGE, 50 * PAGE, nbd.CMD_FLAG_FUA)
+    equal(read_direct(path, 50 * PAGE, 3 * PAGE), bytes(3 * PAGE), "trim")
+
+
+def odd_ranges(size):
+    """Within a page, at its edges, over pages, over slabs."""
+    yield from ((1, 1), (PAGE - 1, 2), (PAGE, PAGE), (3 * PAGE, 2 * PAGE),
+                (10 * PAGE + 1, PAGE), (20 * PAGE - 1, PAGE + 2),
+                (SLAB - PAGE - 7, 2 * PAGE + 20), (SLAB, SLAB),
+                (size - 1, 1), (size - 3 * PAGE - 5, 3 * PAGE + 5))
+    for _ in range(30):
+        length = int(2 ** random.uniform(0, 22))
+        yield random.randrange(size - length), length
+
+
+def zero_all_kinds(box, **keys):
+    h, model, path = device(box, **keys)
+    for n, (at, length) in enumerate(odd_ranges(len(model))):
+        flags = (0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FAST_ZERO)[n % 3]
+        h.zero(length, at, flags)
+        model[at:at + length] = bytes(length)
+        equal(h.pread(length, at), bytes(length), f"zero {length} at {at}")
+    equal(read_all(h), model, "what lies around")
+    h.flush()
+    equal(read_direct(path), model, "the local copy")
+    equal(read_all(h), model, "after the flush")
+
+
+@case
+def zero_mapped(box):
+    """ZERO of odd ranges, fast or not, gives zeros in all copies"""
+    zero_all_kinds(box)
+
+
+@case
+def zero_unmapped(box):
+    """the same where no slab is mapped"""
+    zero_all_kinds(box, hot_slab=1000000)
+
+
+@case
+def trim(box):
+    """TRIM gives zeros for whole pages, and leaves what lies around"""
+    h, model, path = device(box)
+    for at, length in odd_ranges(len(model)):
+        h.trim(length, at)
+        first = (at + PAGE - 1) // PAGE * PAGE
+        end = (at + length) // PAGE * PAGE
+        if first < end:
+            model[first:end] = bytes(end - first)
+    equal(read_all(h), model, "after the trims")
+    h.flush()
+    equal(read_direct(path), model, "the local copy")
+
+
+@case
+def whole_device(box):
+    """ZERO and TRIM of the whole device"""
+    h, model, path = device(box)
+    size = len(model)
+    h.zero(size, 0)
+    equal(read_all(h), bytes(size), "after zero")
+    h.pwrite(b"rewritten", SLAB - 4)
+    model = bytearray(size)
+    model[SLAB - 4:SLAB + 5] = b"rewritten"
+    h.flush()
+    equal(read_direct(path), model, "the local copy after zero")
+    h.trim(size, 0)
+    equal(read_all(h), bytes(size), "after trim")
+    h.flush()
+    equal(read_direct(path), bytes(size), "the local copy after trim")
+
+
+@case
+def zero_and_rewrite(box):
+    """a page zeroed and rewritten, in any order, is what came last"""
+    h, model, path = device(box)
+    for i in range(600):
+        page = random.randrange(8)
+        count = random.randrange(1, 9 - page)
+        at, length = page * PAGE, count * PAGE
+        what = random.randrange(5)
+        if what < 2:
+            data = random.randbytes(length)
+            h.pwrite(data, at)
+        elif what < 4:
+            data = bytes(length)
+            (h.zero if what == 2 else h.trim) (length, at)
+        else:
+            at, data = at + 9, random.randbytes(length - 100)
+            h.pwrite(data, at)
+        model[at:at + len(data)] = data
+        if i % 20 == 0:
+            h.flush()
+            equal(read_direct(path, 0, 8 * PAGE), model[:8 * PAGE],
+                  f"step {i}: the local copy")
+        equal(h.pread(8 * PAGE, 0), model[:8 * PAGE], f"step {i}")
+
+
+@case
+def zero_survives_donors(box):
+    """zeroed pages stay zero when their donors die"""
+    path = box.path("copy")
+    donors = box.donors(2)
+    b = box.borrower(donors, backing=path)
+    h = b.connect()
+    map_all(b, h)
+    h.pwrite(b"\xff" * (4 * MIB), SLAB)
+    h.flush()
+    h.zero(MIB, SLAB)
+    h.trim(MIB, SLAB + MIB)
+    for d in donors:
+        d.kill()
+    equal(h.pread(4 * MIB, SLAB), bytes(2 * MIB) + b"\xff" * (2 * MIB),
+          "read")
+
+
+@case
+def advertised(box):
+    """nbdinfo shows multi-conn, FUA, zeroes and a block size of 4096"""
+    if not shutil.which("nbdinfo"):
+        raise Skip("no nbdinfo")
+    b = box.borrower(box.donors(1))
+    status, text, error = run(["nbdinfo", "--json", b.uri])
+    check(status == 0, error)
+    export = json.loads(text)["exports"][0]
+    want = {
+        "export-size": 64 * MIB, "is_read_only": False,
+        "can_multi_conn": True, "can_flush": True, "can_fua": True,
+        "can_trim": True, "can_zero": True, "can_fast_zero": True,
+        "block_size_minimum": 1, "block_size_preferred": 4096,
+    }
+    for key, value in want.items():
+        check(export.get(key) == value, f"{key}: {export.get(key)}")
+    h = b.connect()
+    check(h.get_block_size(nbd.SIZE_PREFERRED) == 4096, "preferred size")
+
+
+if __name__ == "__main__":
+    main()
