@@ -2,27 +2,29 @@
 
 #include "fabric/verbs.h"
 
-/* Flow control: a side sends at most SLOTS messages more than its peer
- * has taken from fabric_channel_receive.  Every SEND carries as immediate
- * data how many messages the sender has taken so far.  A side that has
- * nothing to send tells it in a bare SEND, without data, once it has
- * taken CREDIT_BATCH more than it told.  So there is a RECV for every SEND
- * of a peer that keeps the rules: SLOTS with data, and of the bare ones
- * at most SLOTS / CREDIT_BATCH before the peer has told of messages taken
- * in between.
+/* Flow control: a side sends at most SLOTS messages more than its peer has
+ * said it took from fabric_channel_receive.  Every SEND carries as
+ * immediate data how many messages the sender has taken so far.  A side
+ * that has nothing to send says so in a bare SEND, without data, as soon
+ * as it took CREDIT_BATCH more than it said; SLOTS has room for what a
+ * peer took and did not say.  So there is a RECV for every SEND of a peer
+ * that keeps the rules: SLOTS with data, and at most BARE_MAX without
+ * before it must have heard from us in between.
  */
 enum {
-  SLOTS = 64,
-  CREDIT_BATCH = SLOTS / 2,
-  CREDITS_MAX = 4,
-  RECVS = SLOTS + CREDITS_MAX,
-  SENDS = SLOTS + CREDITS_MAX,
+  PROMISED = 64,                /* by fabric_channel_send */
+  CREDIT_BATCH = 16,
+  SLOTS = PROMISED + CREDIT_BATCH,
+  BARE_MAX = SLOTS / CREDIT_BATCH,
+  RECVS = SLOTS + BARE_MAX,
+  SENDS = SLOTS + BARE_MAX,
   POLL_BATCH = 16,
   BUFFER_ALIGN = 4096,
+  BUFFERS_SIZE = (RECVS + SLOTS) * FABRIC_MESSAGE_MAX,
 };
 
 /* wr_id: what completed, and in which slot. */
-enum work { WORK_RECV, WORK_SEND, WORK_CREDIT, WORK_BITS = 2 };
+enum work { WORK_RECV, WORK_SEND, WORK_BARE, WORK_BITS = 2 };
 
 static uint64_t
 work_id (enum work work, unsigned slot)
@@ -42,7 +44,7 @@ struct verbs_channel {
   struct verbs_cq cq;
   struct ibv_pd *pd;
   struct ibv_mr *mr;
-  uint8_t *buffers;             /* RECVS, then SLOTS, of MESSAGE_MAX each */
+  uint8_t *buffers;             /* RECVS and then SLOTS messages */
   bool up;                      /* may send */
   int status;                   /* 0, or why it ended */
 
@@ -131,8 +133,8 @@ push (struct verbs_channel *c)
     if (r == 0)
       c->sent++;
   }
-  if (r == 0 && c->taken - c->told >= CREDIT_BATCH && c->bare < CREDITS_MAX) {
-    r = post_send (c, WORK_CREDIT, 0);
+  if (r == 0 && c->taken - c->told >= CREDIT_BATCH && c->bare < BARE_MAX) {
+    r = post_send (c, WORK_BARE, 0);
     if (r == 0)
       c->bare++;
   }
@@ -172,7 +174,7 @@ complete (struct verbs_channel *c, const struct ibv_wc *wc)
   case WORK_SEND:
     c->completed++;
     return 0;
-  case WORK_CREDIT:
+  case WORK_BARE:
     c->bare--;
     return 0;
   default:
@@ -218,8 +220,7 @@ create_qp (struct verbs_channel *c)
   c->pd = ibv_alloc_pd (device);
   if (c->pd == NULL)
     return verbs_errno ();
-  c->mr = ibv_reg_mr (c->pd, c->buffers, (RECVS + SLOTS) * FABRIC_MESSAGE_MAX,
-                      IBV_ACCESS_LOCAL_WRITE);
+  c->mr = ibv_reg_mr (c->pd, c->buffers, BUFFERS_SIZE, IBV_ACCESS_LOCAL_WRITE);
   if (c->mr == NULL)
     return verbs_errno ();
   r = verbs_cq_create (&c->cq, device, SENDS + RECVS);
@@ -239,18 +240,18 @@ static struct verbs_channel *
 channel_new (void)
 {
   struct verbs_channel *c;
+  void *buffers;
 
   c = calloc (1, sizeof *c);
   if (c == NULL)
     return NULL;
-  c->head.ops = &fabric_verbs;
-  c->cm = VERBS_CM_CLOSED;
-  c->buffers = aligned_alloc (BUFFER_ALIGN,
-                              (RECVS + SLOTS) * FABRIC_MESSAGE_MAX);
-  if (c->buffers == NULL) {
+  if (posix_memalign (&buffers, BUFFER_ALIGN, BUFFERS_SIZE) != 0) {
     free (c);
     return NULL;
   }
+  c->head.ops = &fabric_verbs;
+  c->cm = VERBS_CM_CLOSED;
+  c->buffers = buffers;
   return c;
 }
 
