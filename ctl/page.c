@@ -237,6 +237,12 @@ page_section (struct page *p, const char *title)
   g_string_append_printf (p->text, "\n%s\n", title);
 }
 
+static const char *
+quoted (struct page *p, const char *text)
+{
+  return strchr (text, ' ') != NULL ? page_format (p, "\"%s\"", text) : text;
+}
+
 void
 page_assignments (struct page *p, JsonObject *o)
 {
@@ -245,7 +251,7 @@ page_assignments (struct page *p, JsonObject *o)
 
   for (GList *l = names; l != NULL; l = l->next) {
     const char *name = printable (p, l->data);
-    const char *value = page_text (p, o, l->data);
+    const char *value = quoted (p, page_text (p, o, l->data));
     size_t len = g_utf8_strlen (name, -1) + 1 + g_utf8_strlen (value, -1);
 
     if (column > 0 && column + 1 + len > PAGE_COLUMNS) {
