@@ -287,7 +287,8 @@ class Donor(Process):
         args.update({k.replace("_", "-"): v for k, v in options.items()})
         super().__init__(box, name, WRAPPER + [
             DONOR, "--listen", listen, "--state", self.state] +
-            [s for k, v in args.items() for s in ("--" + k, str(v))])
+            [s for k, v in args.items() if v is not None
+             for s in ("--" + k, str(v))])
         self.address = self.wait_line(r"lending on (\S+)", 20).group(1)
 
     def status(self):
@@ -573,6 +574,6 @@ def main():
         failed += not ok
         seconds = time.monotonic() - start
         print(f"{'ok' if ok else 'not ok'} {n} - {file}: "
-              f"{f.__doc__ or f.__name__}{more}")
+              f"{' '.join((f.__doc__ or f.__name__).split())}{more}")
         print(f"# {seconds:.1f} s")
     sys.exit(failed > 0)
