@@ -25,6 +25,9 @@ struct slot {
   uint32_t prev, next;          /* neighbours in its queue */
   uint32_t predecessor, successor; /* of the same page, older and newer */
   bool dropped;                 /* in the index for order, not for content */
+  bool owed;                    /* acknowledged content of the page is not on
+                                   the local copy: stays if its write fails */
+  bool failed;                  /* counted: the local copy refused the page */
 };
 
 struct queue {
@@ -260,6 +263,13 @@ slot_pool_put_back (struct slot_pool *p, const uint32_t *slots, uint32_t n)
 }
 
 static void
+set_failed (struct slot_pool *p, struct slot *s, bool failed)
+{
+  p->failed += failed - s->failed;
+  s->failed = failed;
+}
+
+static void
 leave_epoch (struct slot_pool *p, uint32_t epoch)
 {
   if (--p->pending[epoch % EPOCHS] == 0)
@@ -287,13 +297,16 @@ queue_replace (struct slot_pool *p, struct queue *q, uint32_t old,
 
 /* The new slot replaces one that will never be written.  It takes over
  * the place in the queue (a page that is rewritten all the time must not
- * keep a flush waiting for ever) or behind the predecessor.
+ * keep a flush waiting for ever) or behind the predecessor, and what is
+ * owed to the page.
  */
 static void
 take_place (struct slot_pool *p, uint32_t old, uint32_t new)
 {
   struct slot *o = &p->slots[old], *s = &p->slots[new];
 
+  s->owed = true;
+  s->failed = o->failed;
   switch (o->state) {
   case SLOT_QUEUED:
     if (!s->waiter) {
@@ -308,7 +321,6 @@ take_place (struct slot_pool *p, uint32_t old, uint32_t new)
     p->slots[s->predecessor].successor = new;
     return;
   case SLOT_FAILED:
-    p->failed--;
     break;
   default:
     assert (0);
@@ -335,6 +347,7 @@ commit_one (struct slot_pool *p, uint64_t page, uint32_t new,
 
   s->page = page;
   s->waiter = w;
+  s->owed = w == NULL;
   s->epoch = p->epoch;
   if (o && !is_fixed (o) && o->state != SLOT_FAILED)
     s->epoch = o->epoch;        /* with its place in that epoch's count */
@@ -416,26 +429,31 @@ slot_pool_release (struct slot_pool *p, const uint32_t *slots, uint32_t n)
 }
 
 static void
+drop_content (struct slot_pool *p, struct slot *s)
+{
+  s->dropped = true;
+  s->owed = false;
+  set_failed (p, s, false);
+}
+
+static void
 drop_one (struct slot_pool *p, uint32_t i)
 {
   struct slot *s = &p->slots[i];
 
-  if (is_fixed (s)) {
-    s->dropped = true;
+  drop_content (p, s);
+  if (is_fixed (s))
     return;
-  }
   index_remove (p, i);
   if (s->state != SLOT_FAILED)
     leave_epoch (p, s->epoch);
   if (s->state == SLOT_QUEUED)
     queue_remove (p, i);
-  else if (s->state == SLOT_FAILED)
-    p->failed--;
-  else {
+  else if (s->state == SLOT_BEHIND) {
     /* The predecessor's write is still to be waited for. */
     struct slot *o = &p->slots[s->predecessor];
     o->successor = SLOT_NONE;
-    o->dropped = true;
+    drop_content (p, o);
     index_insert (p, s->predecessor);
   }
   free_slot (p, i);
@@ -525,7 +543,6 @@ retry_failed (struct slot_pool *p)
 {
   for (uint32_t i = 0; i < p->n && p->failed > 0; i++)
     if (p->slots[i].state == SLOT_FAILED) {
-      p->failed--;
       p->slots[i].epoch = p->epoch;
       p->pending[p->epoch % EPOCHS]++;
       queue_append (p, &p->normal, i);
@@ -612,34 +629,42 @@ tell_waiter (struct slot *s, int error)
     pthread_cond_signal (&w->done);
 }
 
-/* After a failed write: is the slot the only good copy of what was
- * acknowledged?  Not if there is newer content, and not if the write was
- * not yet acknowledged: it fails to its waiter and owes nothing.
+/* After a failed write: what was owed to the page is owed by the newer
+ * content; a flush that waited for the one waits for the other.
  */
-static bool
-is_only_copy (struct slot_pool *p, const struct slot *s)
+static void
+hand_down (struct slot *s, struct slot *successor)
 {
-  return s->successor == SLOT_NONE && !s->dropped && !s->waiter &&
-    !p->owner.has_other_copy (p->owner.data, s->page);
+  uint32_t epoch = successor->epoch;
+
+  successor->epoch = s->epoch;
+  s->epoch = epoch;
+  successor->owed = true;
+  successor->failed = s->failed;
+  s->failed = false;
 }
 
 static void
 end_one (struct slot_pool *p, uint32_t i, int error)
 {
   struct slot *s = &p->slots[i];
+  struct slot *n = s->successor == SLOT_NONE ? NULL : &p->slots[s->successor];
+  bool owed = error && s->owed;
 
+  if (owed && n)
+    hand_down (s, n);
   leave_epoch (p, s->epoch);
-  if (error && is_only_copy (p, s)) {
+  tell_waiter (s, error);
+  if (owed && !n && !p->owner.has_other_copy (p->owner.data, s->page)) {
     s->state = SLOT_FAILED;
-    p->failed++;
+    set_failed (p, s, true);
     pthread_cond_broadcast (&p->freed);
     return;
   }
-  tell_waiter (s, error);
-  if (s->successor == SLOT_NONE)
+  set_failed (p, s, false);
+  if (!n)
     index_remove (p, i);
   else {
-    struct slot *n = &p->slots[s->successor];
     n->predecessor = SLOT_NONE;
     queue_append (p, queue_of (p, n), s->successor);
   }

@@ -113,7 +113,8 @@ void slot_pool_written (struct slot_pool *p, const uint32_t *slots,
 void slot_pool_stop (struct slot_pool *p);
 
 struct slot_pool_stats {
-  uint32_t slots, in_use, limit, failed;
+  uint32_t slots, in_use, limit;
+  uint32_t failed;              /* pages that the local copy refused */
 };
 void slot_pool_stats (struct slot_pool *p, struct slot_pool_stats *ret);
 
