@@ -334,6 +334,7 @@ open_memory (struct peer_lane *l)
 {
   l->buffer = aligned_alloc (4096, FABRIC_TRANSFER_MAX);
   ck_assert_ptr_nonnull (l->buffer);
+  memset (l->buffer, 0, FABRIC_TRANSFER_MAX);
   ck_assert_int_eq (fabric_domain_create (l->peer->channel, &l->domain), 0);
   ck_assert_int_eq (fabric_region_add (l->domain, l->buffer,
                                        FABRIC_TRANSFER_MAX, false,

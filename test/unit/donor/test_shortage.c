@@ -97,7 +97,7 @@ START_TEST (waiting_maps_are_bounded)
   unsigned i;
 
   behave (HANG);
-  donor_start (&d, NULL);
+  donor_start (&d, "--deadline=40s", NULL);
   peer_begin (&p, &d, 1);
   for (i = 0; i < 65; i++) {
     m = (struct message) { .type = MESSAGE_MAP };
@@ -127,7 +127,7 @@ START_TEST (waiting_maps_count)
   struct message m = { .type = MESSAGE_MAP };
 
   behave (HANG);
-  donor_start (&d, "--memory=1M", NULL);
+  donor_start (&d, "--memory=1M", "--deadline=40s", NULL);
   peer_begin (&p, &d, 1);
   peer_begin (&q, &d, 2);
   peer_send (&p, &m);
@@ -151,7 +151,7 @@ START_TEST (a_borrower_that_left_does_not_wait)
   struct message m = { .type = MESSAGE_MAP };
 
   behave (HANG);
-  donor_start (&d, "--memory=1M", NULL);
+  donor_start (&d, "--memory=1M", "--deadline=40s", NULL);
   peer_begin (&p, &d, 1);
   peer_send (&p, &m);
   donor_wait_number (&d, "memory", "would_lend_bytes", 0);
@@ -175,7 +175,7 @@ START_TEST (failure_to_prepare_is_the_reason)
   struct message m = { .type = MESSAGE_MAP };
 
   behave (HANG);
-  donor_start (&d, "--memory=4M", NULL);
+  donor_start (&d, "--memory=4M", "--deadline=40s", NULL);
   peer_begin (&p, &d, 1);
   peer_send (&p, &m);
   donor_wait_number (&d, "memory", "would_lend_bytes", 3 << 20);
@@ -204,7 +204,7 @@ START_TEST (stops_with_borrowers_that_wait)
   struct message m = { .type = MESSAGE_MAP };
 
   behave (HANG);
-  donor_start (&d, "--memory=1M", NULL);
+  donor_start (&d, "--memory=1M", "--deadline=40s", NULL);
   peer_begin (&p, &d, 1);
   peer_send (&p, &m);
   donor_wait_number (&d, "memory", "would_lend_bytes", 0);
