@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <string.h>
 
 #define NBDKIT_API_VERSION 2
@@ -25,9 +26,18 @@ static struct state_socket *state;
 static struct mapper *mapper;
 static struct device *device;
 
+/* Stacks of nbdkit's workers, which are locked and faulted in whole. */
+enum { STACK_BYTES = 256 << 10 };
+
 static void
 isw_load (void)
 {
+  pthread_attr_t attr;
+
+  pthread_attr_init (&attr);
+  pthread_attr_setstacksize (&attr, STACK_BYTES);
+  pthread_setattr_default_np (&attr);
+  pthread_attr_destroy (&attr);
   /* Every arena is locked memory; one will do, since the I/O path does
    * not allocate.
    */
