@@ -9,7 +9,7 @@ enum step { PLACING_PROBE, PLACING_MAP, PLACING_LANES };
 
 struct probe {
   struct donor *donor;          /* NULL once it has failed */
-  bool was_new;                 /* it had no slab of the device when drawn */
+  uint64_t slabs;               /* of the device, that it had when drawn */
   bool answered;
   uint64_t request;
   uint64_t free_bytes;
@@ -98,7 +98,7 @@ draw (struct placing *p)
                                &system_random, drawn);
   for (size_t i = 0; i < p->n_probes; i++)
     p->probes[i] = (struct probe) {
-      .donor = donors->pdata[drawn[i]], .was_new = c[drawn[i]].slabs == 0,
+      .donor = donors->pdata[drawn[i]], .slabs = c[drawn[i]].slabs,
     };
   return p->n_probes;
 }
@@ -135,7 +135,7 @@ is_outdated (struct placing *p, const struct probe *chosen)
 {
   GPtrArray *donors = p->params->donors->donors;
 
-  if (!chosen->was_new || chosen->donor->slabs == 0)
+  if (chosen->slabs > 0 || chosen->donor->slabs == 0)
     return false;
   for (guint i = 0; i < donors->len; i++) {
     struct donor *d = donors->pdata[i];
@@ -153,6 +153,18 @@ exclude_probed (struct placing *p)
       g_ptr_array_add (p->excluded, p->probes[i].donor);
 }
 
+/* What the donor answered, less what it was asked for since: the probes of
+ * slabs that become hot together would all name the same donor.
+ */
+static uint64_t
+free_bytes_now (const struct placing *p, const struct probe *b)
+{
+  uint64_t asked = b->donor->slabs > b->slabs ?
+    (b->donor->slabs - b->slabs) * p->params->slab_size_bytes : 0;
+
+  return b->free_bytes > asked ? b->free_bytes - asked : 0;
+}
+
 static void
 choose (struct placing *p)
 {
@@ -163,7 +175,7 @@ choose (struct placing *p)
   for (size_t i = 0; i < p->n_probes; i++) {
     const struct probe *b = &p->probes[i];
     bool ok = b->answered && b->donor && is_candidate (p, b->donor);
-    free_bytes[i] = ok ? b->free_bytes : 0;
+    free_bytes[i] = ok ? free_bytes_now (p, b) : 0;
   }
   best = choose_most_free (free_bytes, p->n_probes,
                            p->params->slab_size_bytes, &system_random);
