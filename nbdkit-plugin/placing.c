@@ -267,6 +267,7 @@ on_free_mem (struct placing *p, struct donor *d, const struct message *m)
     if (p->probes[i].donor == d && p->probes[i].request == m->id) {
       p->probes[i].answered = true;
       p->probes[i].free_bytes = m->free_mem.free_bytes;
+      d->free_bytes = m->free_mem.free_bytes;
       if (all_answered (p))
         choose (p);
       return true;
