@@ -127,22 +127,13 @@ ask_for_slab (struct placing *p, struct donor *d)
   session_connect_lanes (d->session);
 }
 
-/* While the probes were under way a donor may have got a slab of this
- * device, and another still have none.
+/* While the probes were under way the donor has got a slab of this device:
+ * it was drawn as one without, and perhaps as the only one.
  */
 static bool
-is_outdated (struct placing *p, const struct probe *chosen)
+is_outdated (const struct probe *chosen)
 {
-  GPtrArray *donors = p->params->donors->donors;
-
-  if (chosen->slabs > 0 || chosen->donor->slabs == 0)
-    return false;
-  for (guint i = 0; i < donors->len; i++) {
-    struct donor *d = donors->pdata[i];
-    if (d->slabs == 0 && is_candidate (p, d))
-      return true;
-  }
-  return false;
+  return chosen->slabs == 0 && chosen->donor->slabs > 0;
 }
 
 static void
@@ -183,7 +174,7 @@ choose (struct placing *p)
     exclude_probed (p);
     probe (p);
   }
-  else if (is_outdated (p, &p->probes[best]))
+  else if (is_outdated (&p->probes[best]))
     probe (p);
   else
     ask_for_slab (p, p->probes[best].donor);
