@@ -91,6 +91,20 @@ def six_donors(box):
 
 
 @case
+def hot_together(box):
+    """30 slabs that become hot at once spread over three donors"""
+    donors = box.donors(3)
+    b = box.borrower(donors, size="480M", hot_slab=0)
+    h = b.connect()
+    for slab in range(30):
+        h.pwrite(b"x", slab * SLAB)
+    b.wait_mapped(range(30))
+    n = sorted(collections.Counter(b.slabs().values()).values())
+    check(len(n) == 3 and n[0] >= 6 and n[2] <= 14, f"slabs: {n}")
+    return f"slabs: {n}"
+
+
+@case
 def nobody_listens(box):
     """where one donor does not exist, hot slabs are mapped in time"""
     donors = box.donors(5, ready=1)
