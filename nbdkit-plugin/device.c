@@ -24,6 +24,16 @@ struct span {
   uint32_t len;
 };
 
+/* What a donor did not take is on its way to the local copy alone. */
+static bool
+committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+{
+  struct device *d = data;
+
+  return slab_table_set_pages (d->slabs, first, n,
+                               waited_for ? PAGE_LOCAL : PAGE_REMOTE);
+}
+
 static bool
 has_other_copy (void *data, uint64_t page)
 {
@@ -52,7 +62,8 @@ allocate (struct device *d)
                              p->slab_size_bytes / PAGE_SIZE_BYTES,
                              p->smoothing, p->hot_slab, p->wake, p->data);
   d->slots = slot_pool_new (memory, slots,
-                            (struct slot_pool_owner) { has_other_copy, d });
+                            (struct slot_pool_owner) {
+                              committed, has_other_copy, d });
   if (!d->slabs || !d->slots ||
       lane_pool_init (&d->lanes, p->lanes, memory + slot_bytes) < 0 ||
       lane_pool_init (&d->disk_buffers, DISK_BUFFERS,
@@ -379,7 +390,10 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   return r;
 }
 
-/* Take what is not with a donor (any more). */
+/* Take what is not with a donor (any more).  A page that got a slot since
+ * the slots were looked at is left for the next look: the disk may be
+ * older than what the page had then.
+ */
 static int
 read_from_here (struct device *d, const struct span *s, uint32_t *todo,
                 bool use_donor)
@@ -401,6 +415,11 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
       slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page));
       continue;
     case SOURCE_DISK:
+      n = slot_pool_clear_run (d->slots, page, n);
+      if (n == 0) {
+        n = 1;
+        continue;
+      }
       r = read_from_disk (d, s, page, n);
       break;
     case SOURCE_ZERO:
@@ -505,9 +524,8 @@ write_to_donor (struct device *d, const struct span *s,
   return r == 0;
 }
 
-/* Make filled slots the content of the span's pages; releases the claim.
- * Readers look at the slots before they look at the page states, so the
- * slots come first.
+/* Make filled slots the content of the span's pages (see `committed`);
+ * releases the claim.
  */
 static int
 commit_span (struct device *d, const struct span *s, const uint32_t *slots,
@@ -518,8 +536,6 @@ commit_span (struct device *d, const struct span *s, const uint32_t *slots,
   struct slot_waiter waiter;
 
   slot_pool_commit (d->slots, page, slots, n, remote ? NULL : &waiter);
-  slab_table_set_pages (d->slabs, page, n,
-                        remote ? PAGE_REMOTE : PAGE_LOCAL);
   if (remote)
     slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page));
   page_order_release (&d->order, claim);

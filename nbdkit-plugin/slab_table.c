@@ -207,11 +207,12 @@ count_remote_only (struct slab_table *t, struct slab *s, int by)
   atomic_fetch_add (&t->remote_only, by);
 }
 
-void
+bool
 slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
                       enum page_state state)
 {
   struct slab *s = &t->slab[slab_table_slab_of (t, page)];
+  bool local_is_old = false;
 
   pthread_mutex_lock (&s->lock);
   if (state == PAGE_REMOTE && !is_reachable (s))
@@ -219,11 +220,15 @@ slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
   if (state == PAGE_ZERO)
     s->has_zero = true;
   for (uint64_t i = page; i < page + n; i++) {
-    if (s->remote_only > 0 && get_state (t, i) == PAGE_REMOTE_ONLY)
+    enum page_state before = get_state (t, i);
+
+    if (before == PAGE_REMOTE_ONLY)
       count_remote_only (t, s, -1);
+    local_is_old |= before == PAGE_REMOTE_ONLY || before == PAGE_ZERO;
     set_state (t, i, state);
   }
   pthread_mutex_unlock (&s->lock);
+  return local_is_old;
 }
 
 bool

@@ -77,9 +77,10 @@ void slab_table_unpin (struct slab_table *t, uint64_t slab);
 
 /* Record where the acknowledged content of n pages is now; within one
  * slab.  PAGE_REMOTE needs a pin, and becomes PAGE_LOCAL if the slab is
- * leaving its home.
+ * leaving its home.  True if the local copy of any was not good before
+ * (PAGE_REMOTE_ONLY, PAGE_ZERO).
  */
-void slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
+bool slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
                            enum page_state state);
 
 /* The local copy refused a page for good.  True if the donor has it: it

@@ -339,7 +339,7 @@ is_fixed (const struct slot *s)
 
 static void
 commit_one (struct slot_pool *p, uint64_t page, uint32_t new,
-            struct slot_waiter *w)
+            struct slot_waiter *w, bool owed)
 {
   struct slot *s = &p->slots[new];
   uint32_t old = index_find (p, page);
@@ -347,7 +347,7 @@ commit_one (struct slot_pool *p, uint64_t page, uint32_t new,
 
   s->page = page;
   s->waiter = w;
-  s->owed = w == NULL;
+  s->owed = owed;
   s->epoch = p->epoch;
   if (o && !is_fixed (o) && o->state != SLOT_FAILED)
     s->epoch = o->epoch;        /* with its place in that epoch's count */
@@ -374,14 +374,17 @@ void
 slot_pool_commit (struct slot_pool *p, uint64_t first,
                   const uint32_t *slots, uint32_t n, struct slot_waiter *w)
 {
+  bool owed;
+
   if (w) {
     w->pending = n;
     w->error = 0;
     pthread_cond_init (&w->done, NULL);
   }
   pthread_mutex_lock (&p->lock);
+  owed = p->owner.committed (p->owner.data, first, n, w != NULL) || !w;
   for (uint32_t i = 0; i < n; i++)
-    commit_one (p, first + i, slots[i], w);
+    commit_one (p, first + i, slots[i], w, owed);
   pthread_mutex_unlock (&p->lock);
 }
 

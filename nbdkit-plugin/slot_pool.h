@@ -33,10 +33,18 @@ struct slot_waiter {
   pthread_cond_t done;
 };
 
-/* A committed slot whose local write failed for good asks here whether
- * the page has another good copy; then the slot may go.
+/* Both are called with the pool locked, so that what a page's slot says
+ * and what its owner says change together.
  */
 struct slot_pool_owner {
+  /* Slots are being committed as the content of n pages from `first` on,
+   * with a waiter or without.  True if the local copy of any is older than
+   * what was acknowledged before.
+   */
+  bool (*committed) (void *data, uint64_t first, uint32_t n, bool waited_for);
+  /* A committed slot whose local write failed for good: true if the page
+   * has another good copy; then the slot may go.
+   */
   bool (*has_other_copy) (void *data, uint64_t page);
   void *data;
 };

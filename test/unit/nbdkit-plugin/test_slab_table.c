@@ -272,7 +272,11 @@ START_TEST (pages_with_the_donor_alone_are_counted_and_lost_with_it)
   slab_table_info (table, 0, &info);
   ck_assert (info.lost_pages);
 
-  slab_table_set_pages (table, 4, 2, PAGE_LOCAL);
+  ck_assert (slab_table_set_pages (table, 4, 2, PAGE_LOCAL));
+  ck_assert (!slab_table_set_pages (table, 4, 2, PAGE_ZERO));
+  ck_assert (slab_table_set_pages (table, 3, 2, PAGE_LOCAL));
+  ck_assert (!slab_table_set_pages (table, 3, 2, PAGE_LOCAL));
+  slab_table_set_pages (table, 5, 1, PAGE_LOCAL);
   ck_assert_uint_eq (slab_table_remote_only (table), 0);
   ck_assert_int_eq (source_of (4), SOURCE_DISK);
   slab_table_info (table, 0, &info);

@@ -13,6 +13,18 @@ static char memory[SLOTS * PAGE_SIZE_BYTES];
 static struct slot_pool *pool;
 static bool donor_has_it;       /* what has_other_copy says */
 
+static bool local_is_old;       /* what committed says */
+
+static bool
+committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+{
+  (void) data;
+  (void) first;
+  (void) n;
+  (void) waited_for;
+  return local_is_old;
+}
+
 static bool
 has_other_copy (void *data, uint64_t page)
 {
@@ -25,7 +37,8 @@ static void
 setup (void)
 {
   pool = slot_pool_new (memory, SLOTS,
-                        (struct slot_pool_owner) { has_other_copy, NULL });
+                        (struct slot_pool_owner) {
+                          committed, has_other_copy, NULL });
   ck_assert_ptr_nonnull (pool);
 }
 
@@ -791,6 +804,21 @@ START_TEST (a_failed_successor_of_a_failed_write_stays)
 }
 END_TEST
 
+START_TEST (a_failed_write_over_an_old_local_copy_stays)
+{
+  struct slot_waiter w;
+  uint32_t a;
+
+  local_is_old = true;
+  a = commit (5, &w);
+  begin (a, 5);
+  end (a, -EIO);
+  ck_assert_int_eq (slot_pool_wait (pool, &w), -EIO);
+  ck_assert_uint_eq (find (5), a);
+  ck_assert_int_eq (slot_pool_flush (pool), -EIO);
+}
+END_TEST
+
 START_TEST (a_failed_write_that_owes_nothing_goes)
 {
   struct slot_waiter w;
@@ -849,6 +877,7 @@ main (void)
   tcase_add_test (c, a_failed_successor_of_a_failed_slot_stays);
   tcase_add_test (c, a_failed_successor_of_a_queued_slot_stays);
   tcase_add_test (c, a_failed_successor_of_a_failed_write_stays);
+  tcase_add_test (c, a_failed_write_over_an_old_local_copy_stays);
   tcase_add_test (c, a_failed_write_that_owes_nothing_goes);
   return suite_run ("slot_pool", c);
 }

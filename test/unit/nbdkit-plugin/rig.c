@@ -1,0 +1,141 @@
+#include "rig.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "scratch.h"
+
+struct rig_params
+rig_defaults (void)
+{
+  return (struct rig_params) {
+    .size_bytes = 4 * MIB, .slab_size_bytes = MIB, .hot_slab = 0,
+    .donors = 1, .lanes = 2, .probes = 2,
+    .write_behind_bytes = 2 * MIB, .max_slabs_per_donor = UINT64_MAX,
+    .deadline_ns = 20000 * MS, .fabric = FABRIC_AUTO,
+  };
+}
+
+void
+rig_prepare (struct rig *r, const struct rig_params *params)
+{
+  *r = (struct rig) { .params = *params, .path = scratch_path ("copy") };
+  fake_fabric_start ();
+  r->addresses =
+    g_ptr_array_new_with_free_func ((GDestroyNotify) address_free);
+  for (unsigned i = 0; i < params->donors; i++) {
+    struct address *a = g_new (struct address, 1);
+
+    a->host = g_strdup ("127.0.0.1");
+    a->port = FAKE_PORT + i;
+    g_ptr_array_add (r->addresses, a);
+    r->donors[i] = fake_donor_new (i, params->slab_size_bytes);
+  }
+}
+
+void
+rig_start (struct rig *r)
+{
+  const struct rig_params *p = &r->params;
+  char *error = NULL;
+
+  r->backing = backing_open (r->path, p->size_bytes, false, &error);
+  ck_assert_msg (r->backing != NULL, "%s", error);
+  r->mapper = mapper_new ();
+  ck_assert_ptr_nonnull (r->mapper);
+  r->device = device_new (&(struct device_params) {
+      .size_bytes = p->size_bytes, .slab_size_bytes = p->slab_size_bytes,
+      .smoothing = 0.2, .hot_slab = p->hot_slab, .lanes = p->lanes,
+      .write_behind_bytes = p->write_behind_bytes,
+      .deadline_ns = p->deadline_ns, .backing = r->backing,
+      .wake = mapper_wake, .data = r->mapper,
+    });
+  ck_assert_ptr_nonnull (r->device);
+  ck_assert_int_eq (mapper_start (r->mapper, &(struct mapper_params) {
+        .device = r->device, .donors = r->addresses, .fabric = p->fabric,
+        .probes = p->probes, .max_slabs_per_donor = p->max_slabs_per_donor,
+      }), 0);
+}
+
+int
+rig_stop (struct rig *r)
+{
+  int result = device_stop (r->device);
+
+  mapper_free (r->mapper);
+  device_free (r->device);
+  backing_close (r->backing);
+  g_ptr_array_unref (r->addresses);
+  fake_fabric_stop ();
+  return result;
+}
+
+struct slab_home
+rig_wait_mapped (struct rig *r, uint64_t slab)
+{
+  struct slab_home home;
+
+  /* The mapper tells nobody; Check's time-out bounds this. */
+  while (!slab_table_pin (r->device->slabs, slab, &home))
+    usleep (500);
+  slab_table_unpin (r->device->slabs, slab);
+  return home;
+}
+
+void
+rig_wait_unmapped (struct rig *r, uint64_t slab)
+{
+  struct slab_home home;
+
+  while (slab_table_pin (r->device->slabs, slab, &home)) {
+    slab_table_unpin (r->device->slabs, slab);
+    usleep (500);
+  }
+}
+
+void
+rig_write (struct rig *r, uint64_t page, int fill)
+{
+  char buf[PAGE];
+
+  memset (buf, fill, PAGE);
+  ck_assert_int_eq (device_write (r->device, buf, PAGE, page * PAGE), 0);
+}
+
+void
+rig_expect (struct rig *r, uint64_t page, int fill)
+{
+  char buf[PAGE], want[PAGE];
+
+  memset (want, fill, PAGE);
+  ck_assert_int_eq (device_read (r->device, buf, PAGE, page * PAGE), 0);
+  ck_assert_mem_eq (buf, want, PAGE);
+}
+
+uint64_t
+rig_written_donors (struct rig *r)
+{
+  return atomic_load (&r->device->counters.written_donors);
+}
+
+uint64_t
+rig_read_donors (struct rig *r)
+{
+  return atomic_load (&r->device->counters.read_donors);
+}
+
+int
+rig_disk_byte (struct rig *r, uint64_t offset)
+{
+  int fd = open (r->path, O_RDONLY | O_CLOEXEC);
+  unsigned char byte;
+
+  ck_assert_int_ne (fd, -1);
+  ck_assert_int_eq (lseek (fd, offset, SEEK_SET), offset);
+  ck_assert_int_eq (read (fd, &byte, 1), 1);
+  close (fd);
+  return byte;
+}

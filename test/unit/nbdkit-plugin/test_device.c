@@ -1,0 +1,411 @@
+/* The data path with donors that behave, and a disk that does not. */
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fake_disk.h"
+#include "rig.h"
+#include "scratch.h"
+#include "suite.h"
+#include "thread.h"
+
+static struct rig rig;
+
+static void
+start (void)
+{
+  struct rig_params p = rig_defaults ();
+
+  rig_prepare (&rig, &p);
+  rig_start (&rig);
+}
+
+/* A device with no donor that answers. */
+static void
+start_alone (void)
+{
+  struct rig_params p = rig_defaults ();
+
+  p.donors = 0;
+  rig_prepare (&rig, &p);
+  rig_start (&rig);
+}
+
+static void
+stop (void)
+{
+  ck_assert_int_eq (rig_stop (&rig), 0);
+  ck_assert_uint_eq (fake_disk_overlaps (), 0);
+}
+
+START_TEST (a_written_slab_is_mapped_and_served_by_its_donor)
+{
+  start ();
+  rig_write (&rig, 3, 'a');     /* makes the slab hot */
+  rig_wait_mapped (&rig, 0);
+  ck_assert_uint_eq (rig_written_donors (&rig), 0);
+  rig_write (&rig, 3, 'b');
+  ck_assert_uint_eq (rig_written_donors (&rig), 1);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  rig_expect (&rig, 3, 'b');
+  ck_assert_uint_eq (rig_read_donors (&rig), 1);
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE), 'b');
+  stop ();
+}
+END_TEST
+
+START_TEST (without_donors_the_local_copy_serves)
+{
+  start_alone ();
+  rig_write (&rig, 3, 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE), 'a');
+  rig_expect (&rig, 3, 'a');
+  rig_expect (&rig, 4, 0);
+  stop ();
+}
+END_TEST
+
+START_TEST (a_request_over_slab_edges_is_joined)
+{
+  static char out[3 * MIB], in[3 * MIB];
+  uint64_t offset = MIB / 2 + 77;
+
+  start ();
+  for (size_t i = 0; i < sizeof out; i++)
+    out[i] = i % 251;
+  rig_write (&rig, 1 * MIB / PAGE, 'x'); /* one slab of four is mapped */
+  rig_wait_mapped (&rig, 1);
+  ck_assert_int_eq (device_write (rig.device, out, sizeof out, offset), 0);
+  ck_assert_int_eq (device_read (rig.device, in, sizeof in, offset), 0);
+  ck_assert_mem_eq (in, out, sizeof out);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  for (size_t i = 0; i < sizeof out; i += 12345)
+    ck_assert_int_eq (rig_disk_byte (&rig, offset + i),
+                      (unsigned char) out[i]);
+  stop ();
+}
+END_TEST
+
+START_TEST (a_part_of_a_page_is_merged_into_it)
+{
+  char want[PAGE], got[PAGE];
+
+  start ();
+  rig_write (&rig, 9, 'a');
+  rig_wait_mapped (&rig, 0);
+  ck_assert_int_eq (device_write (rig.device, "bcd", 3, 9 * PAGE + 100), 0);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  memset (want, 'a', PAGE);
+  memcpy (want + 100, "bcd", 3);
+  ck_assert_int_eq (device_read (rig.device, got, PAGE, 9 * PAGE), 0);
+  ck_assert_mem_eq (got, want, PAGE);
+  ck_assert_int_eq (device_write (rig.device, "e", 1, 9 * PAGE + 103), 0);
+  want[103] = 'e';
+  ck_assert_int_eq (device_read (rig.device, got, PAGE, 9 * PAGE), 0);
+  ck_assert_mem_eq (got, want, PAGE);
+  ck_assert_uint_ge (rig_read_donors (&rig), 1);
+  stop ();
+}
+END_TEST
+
+START_TEST (zeros_are_read_at_once_and_reach_the_disk_with_a_flush)
+{
+  start ();
+  for (int i = 0; i < 6; i++)
+    rig_write (&rig, i, 'a');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (device_zero (rig.device, 2 * PAGE + 2, PAGE - 1), 0);
+  ck_assert_int_eq (device_trim (rig.device, PAGE + 2, 4 * PAGE - 1), 0);
+  rig_expect (&rig, 1, 0);
+  rig_expect (&rig, 2, 0);
+  rig_expect (&rig, 4, 0);
+  rig_expect (&rig, 5, 'a');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, PAGE - 2), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, PAGE - 1), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 2 * PAGE), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE + 1), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, 4 * PAGE - 1), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, 4 * PAGE), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 5 * PAGE), 'a');
+  stop ();
+}
+END_TEST
+
+/* A write that is on its way to the disk when its page is zeroed lands
+ * first; the zeros follow it there.
+ */
+START_TEST (zeros_overtake_a_write_in_flight)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  fake_disk_hold_writes (0, PAGE);
+  rig_write (&rig, 0, 'b');
+  fake_disk_wait_held (1);
+  ck_assert_int_eq (device_zero (rig.device, PAGE, 0), 0);
+  rig_expect (&rig, 0, 0);
+  fake_disk_pass ();
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 0);
+  rig_expect (&rig, 0, 0);
+  stop ();
+}
+END_TEST
+
+START_TEST (a_stop_leaves_everything_in_the_local_copy)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  for (int i = 0; i < 100; i++)
+    rig_write (&rig, i, 'b');
+  ck_assert_int_eq (device_zero (rig.device, PAGE, 50 * PAGE), 0);
+  stop ();
+  for (int i = 0; i < 100; i++)
+    ck_assert_int_eq (rig_disk_byte (&rig, i * PAGE + 7), i == 50 ? 0 : 'b');
+}
+END_TEST
+
+/* ---- a disk that fails ---- */
+
+static int
+try_write (uint64_t page, int fill)
+{
+  char buf[PAGE];
+
+  memset (buf, fill, PAGE);
+  return device_write (rig.device, buf, PAGE, page * PAGE);
+}
+
+static int
+try_read (uint64_t page)
+{
+  char buf[PAGE];
+
+  return device_read (rig.device, buf, PAGE, page * PAGE);
+}
+
+/* Write the page to its donor, where the disk refuses it: wait until its
+ * slot has been let go.
+ */
+static void
+write_to_donor_alone (uint64_t page, int fill)
+{
+  uint64_t before = slab_table_remote_only (rig.device->slabs);
+
+  rig_write (&rig, page, fill);
+  while (slab_table_remote_only (rig.device->slabs) == before)
+    usleep (500);
+}
+
+/* A donor that has no slab for anybody any more. */
+static void
+lend_nothing (void)
+{
+  struct fake_script s = fake_donor_script (rig.donors[0]);
+
+  s.slabs = 0;
+  fake_donor_follow (rig.donors[0], &s);
+}
+
+START_TEST (a_failing_disk_fails_writes_of_unmapped_pages)
+{
+  start_alone ();
+  rig_write (&rig, 0, 'a');
+  fake_disk_fail (0, PAGE, false);
+  ck_assert_int_eq (try_write (0, 'b'), -EIO);
+  rig_write (&rig, 1, 'c');
+  fake_disk_mend ();
+  rig_write (&rig, 0, 'd');
+  rig_expect (&rig, 0, 'd');
+  stop ();
+}
+END_TEST
+
+START_TEST (a_page_the_disk_refuses_is_served_by_its_donor)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  fake_disk_fail (0, PAGE, false);
+  write_to_donor_alone (0, 'b');
+  rig_expect (&rig, 0, 'b');
+  ck_assert_uint_eq (slab_table_remote_only (rig.device->slabs), 1);
+  ck_assert_int_eq (device_flush (rig.device), -EIO);
+  rig_write (&rig, 1, 'c');
+  rig_expect (&rig, 1, 'c');
+
+  fake_disk_mend ();
+  rig_write (&rig, 0, 'd');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 'd');
+  stop ();
+}
+END_TEST
+
+START_TEST (a_page_lost_with_its_donor_is_an_error_until_rewritten)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_write (&rig, 1, 'a');
+  rig_wait_mapped (&rig, 0);
+  fake_disk_fail (0, PAGE, false);
+  write_to_donor_alone (0, 'b');
+  lend_nothing ();
+  fake_donor_end_sessions (rig.donors[0]);
+  rig_wait_unmapped (&rig, 0);
+  ck_assert_int_eq (try_read (0), -EIO);
+  rig_expect (&rig, 1, 'a');
+  ck_assert_int_eq (device_flush (rig.device), -EIO);
+  /* A write that fails does not bring back what was before. */
+  ck_assert_int_eq (try_write (0, 'c'), -EIO);
+  if (try_read (0) == 0)
+    rig_expect (&rig, 0, 'c');
+
+  fake_disk_mend ();
+  rig_write (&rig, 0, 'd');
+  rig_expect (&rig, 0, 'd');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  stop ();
+}
+END_TEST
+
+/* The same for zeros that have not reached the disk. */
+START_TEST (a_failed_write_does_not_bring_back_what_was_zeroed)
+{
+  start_alone ();
+  rig_write (&rig, 0, 'a');
+  ck_assert_int_eq (device_zero (rig.device, PAGE, 0), 0);
+  fake_disk_fail (0, PAGE, false);
+  ck_assert_int_eq (try_write (0, 'b'), -EIO);
+  rig_expect (&rig, 0, 'b');
+  ck_assert_int_eq (device_flush (rig.device), -EIO);
+  fake_disk_mend ();
+  rig_write (&rig, 0, 'c');
+  rig_expect (&rig, 0, 'c');
+  stop ();
+}
+END_TEST
+
+/* A page that waits for the disk when its donor is lost. */
+START_TEST (a_slot_the_disk_refuses_outlives_the_donor)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  fake_disk_hold_writes (0, PAGE);
+  rig_write (&rig, 0, 'b');
+  fake_disk_wait_held (1);
+  lend_nothing ();
+  fake_donor_end_sessions (rig.donors[0]);
+  rig_wait_unmapped (&rig, 0);
+  fake_disk_fail (0, PAGE, false);
+  fake_disk_pass ();
+  ck_assert_int_eq (device_flush (rig.device), -EIO);
+  rig_expect (&rig, 0, 'b');
+  fake_disk_mend ();
+  while (device_flush (rig.device) != 0)
+    usleep (10000);             /* tried again each second */
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 'b');
+  stop ();
+}
+END_TEST
+
+START_TEST (a_read_error_of_the_disk_is_an_error)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_write (&rig, MIB / PAGE, 'm');
+  rig_wait_mapped (&rig, 0);
+  rig_write (&rig, 1, 'b');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  fake_disk_fail (0, 2 * PAGE, true);
+  ck_assert_int_eq (try_read (0), -EIO);
+  rig_expect (&rig, 1, 'b');    /* from the donor */
+  fake_disk_mend ();
+  rig_expect (&rig, 0, 'a');
+  stop ();
+}
+END_TEST
+
+/* ---- reads that run beside writes ---- */
+
+struct reader {
+  struct thread thread;
+  uint64_t page;
+  uint32_t pages;
+  char buf[2 * PAGE];
+};
+
+static void
+read_pages (void *data)
+{
+  struct reader *r = data;
+
+  ck_assert_int_eq (device_read (rig.device, r->buf, r->pages * PAGE,
+                                 r->page * PAGE), 0);
+}
+
+static void
+write_b (void *data)
+{
+  rig_write (&rig, *(int *) data, 'b');
+}
+
+/* While the read waits for the disk with its first page, the second,
+ * zeroed before, is written.  What the disk has of it is older than
+ * both.
+ */
+START_TEST (a_read_never_sees_the_disk_before_an_earlier_zero)
+{
+  struct reader r = { .page = 0, .pages = 2 };
+  struct thread writer;
+  int page = 1;
+
+  start_alone ();
+  rig_write (&rig, 0, 'a');
+  rig_write (&rig, 1, 'a');
+  ck_assert_int_eq (device_zero (rig.device, PAGE, PAGE), 0);
+  fake_disk_hold_reads (0, PAGE);
+  thread_start (&r.thread, read_pages, &r);
+  fake_disk_wait_held (1);
+  fake_disk_hold_writes (PAGE, 2 * PAGE);
+  thread_start (&writer, write_b, &page);
+  fake_disk_wait_held (2);
+  fake_disk_hold_reads (0, 0);
+  thread_join (&r.thread);
+  ck_assert_int_eq (r.buf[0], 'a');
+  ck_assert_msg (r.buf[PAGE] == 0 || r.buf[PAGE] == 'b',
+                 "read %d", r.buf[PAGE]);
+  fake_disk_pass ();
+  thread_join (&writer);
+  stop ();
+}
+END_TEST
+
+int
+main (void)
+{
+  TCase *c = tcase_create ("device");
+
+  tcase_add_checked_fixture (c, scratch_setup, scratch_teardown);
+  tcase_add_test (c, a_written_slab_is_mapped_and_served_by_its_donor);
+  tcase_add_test (c, without_donors_the_local_copy_serves);
+  tcase_add_test (c, a_request_over_slab_edges_is_joined);
+  tcase_add_test (c, a_part_of_a_page_is_merged_into_it);
+  tcase_add_test (c, zeros_are_read_at_once_and_reach_the_disk_with_a_flush);
+  tcase_add_test (c, zeros_overtake_a_write_in_flight);
+  tcase_add_test (c, a_stop_leaves_everything_in_the_local_copy);
+  tcase_add_test (c, a_failing_disk_fails_writes_of_unmapped_pages);
+  tcase_add_test (c, a_page_the_disk_refuses_is_served_by_its_donor);
+  tcase_add_test (c, a_page_lost_with_its_donor_is_an_error_until_rewritten);
+  tcase_add_test (c, a_failed_write_does_not_bring_back_what_was_zeroed);
+  tcase_add_test (c, a_slot_the_disk_refuses_outlives_the_donor);
+  tcase_add_test (c, a_read_error_of_the_disk_is_an_error);
+  tcase_add_test (c, a_read_never_sees_the_disk_before_an_earlier_zero);
+  return suite_run ("device", c);
+}
