@@ -57,26 +57,33 @@ isw_config_complete (void)
   return config_check (&config);
 }
 
-/* Before the fork, where errors still reach the user. */
+/* Before the fork, where errors still reach the user.  The local copy
+ * comes last: its file may be made here, and must not be left behind.
+ */
 static int
 isw_get_ready (void)
 {
   char *error = NULL;
 
+  if (config.state) {
+    state = state_socket_bind (config.state, &error);
+    if (!state) {
+      nbdkit_error ("state=%s: %s", config.state, error);
+      g_free (error);
+      return -1;
+    }
+  }
   backing = backing_open (config.backing, config.size_bytes,
                           config.backing_unsafe, &error);
-  if (backing) {
-    config.size_bytes = backing_size (backing);
-    config_in_force = config_strings (&config);
-    if (!config.state)
-      return 0;
-    state = state_socket_bind (config.state, &error);
-    if (state)
-      return 0;
+  if (!backing) {
+    state_socket_close (state);
+    nbdkit_error ("%s", error);
+    g_free (error);
+    return -1;
   }
-  nbdkit_error ("%s", error);
-  g_free (error);
-  return -1;
+  config.size_bytes = backing_size (backing);
+  config_in_force = config_strings (&config);
+  return 0;
 }
 
 static int
