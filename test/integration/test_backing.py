@@ -190,6 +190,15 @@ def beyond_disk(box):
 
 
 @case
+def refused_for_another_reason(box):
+    """a start refused for another key leaves no backing behind"""
+    path = box.path("copy")
+    says(box.refused([box.unused_address()], backing=path,
+                     state="/nonexistent/state"), "state=")
+    check(not os.path.exists(path), "the file was left there")
+
+
+@case
 def no_such_place(box):
     """a backing that cannot be opened is refused, by name"""
     for path in ("/nonexistent/copy", box.dir, "/dev/null"):

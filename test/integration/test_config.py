@@ -153,7 +153,8 @@ def donor_config_file(box):
     for option, values in tables.DONOR_REFUSED.items():
         if option == "config":
             continue
-        value = values[1]
+        # A path is refused when it is used, but for its length.
+        value = values[-1 if option == "state" else 1]
         with open(path, "w") as f:
             f.write(f"# mine\n[donor]\n{option} = {value}\n")
         status, text = try_donor(["--config", path])

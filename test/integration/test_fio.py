@@ -27,7 +27,8 @@ def fio_args(b, seconds, output):
         "--rw=randrw", "--bsrange=4k-128k", "--iodepth=16",
         "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=256",
         "--verify_backlog_batch=256", "--serialize_overlap=1",
-        "--size=512m", "--time_based", f"--runtime={seconds:g}",
+        "--verify_state_save=0", "--size=512m", "--time_based",
+        f"--runtime={seconds:g}",
         "--output-format=json", f"--output={output}",
     ]
 
