@@ -45,7 +45,8 @@ void state_socket_serve (struct state_socket *s, GMainContext *context,
 void state_socket_close (struct state_socket *s);
 
 /* Client: send a request and wait up to timeout_ns for the answer, which
- * json_node_unref frees.  Blocks.  NULL with a message in *error that names the path and the remedy.
+ * json_node_unref frees.  Blocks.  NULL with a message in *error that
+ * names the path and the remedy.
  */
 JsonNode *state_socket_ask (const char *path, const char *request,
                             gint64 timeout_ns, char **error);

@@ -122,7 +122,8 @@ START_TEST (empty_documents)
                   "infiniswap device, version -\n\n"
                   "Device        - in - slabs of -, id -\n");
   expect_in_page ("{ \"kind\": \"device\" }", "Counters\n  -\n");
-  expect_in_page ("{ \"kind\": \"donor\" }", "Lock          -, - locked (mlock: -)\n");
+  expect_in_page ("{ \"kind\": \"donor\" }",
+                  "Lock          -, - locked (mlock: -)\n");
   expect_in_page ("{ \"kind\": \"donor\" }", "Configuration\n  -\n");
 }
 END_TEST
