@@ -60,7 +60,7 @@ random_message (enum message_type type)
 static int
 decode_exactly (const uint8_t *buf, size_t len, struct message *m)
 {
-  uint8_t *copy = malloc (len);
+  uint8_t *copy = calloc (1, len);
   int r;
 
   if (len > 0)

@@ -180,9 +180,15 @@ END_TEST
 START_TEST (test_out_of_descriptors)
 {
   struct rlimit before, none;
+  const char *preload = getenv ("LD_PRELOAD");
   struct fabric_request *request;
-  int fd = raw_connect (&addr, addr_len);
+  int fd;
 
+  if (preload && strstr (preload, "vgpreload")) {
+    puts ("skipped: valgrind accepts a connection before it says EMFILE");
+    return;
+  }
+  fd = raw_connect (&addr, addr_len);
   raw_send_preface (fd, FABRIC_CONTROL);
   ck_assert_int_eq (getrlimit (RLIMIT_NOFILE, &before), 0);
   none = before;
