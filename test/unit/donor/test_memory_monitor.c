@@ -81,8 +81,7 @@ static const char *const malformed[] = {
   "MemTotal: 1x kB\nMemAvailable: 1 kB\n",
   "MemTotal: 99999999999999999999 kB\nMemAvailable: 1 kB\n",
   "MemTotal: 18014398509481984 kB\nMemAvailable: 1 kB\n",
-  "MemTotal: 111111111111111111111111111111111111111111 kB\n"
-  "MemAvailable: 1 kB\n",
+  "MemTotal: 11111111111111111111111111111111 kB\nMemAvailable: 1 kB\n",
 };
 
 START_TEST (malformed_fields_are_errors)
