@@ -233,4 +233,5 @@ help:
 	@echo 'Variables: V=1 shows commands; O=DIR builds there; CC, CFLAGS,'
 	@echo 'LDFLAGS as usual.  PREFIX=/usr lets nbdkit find the plugin by name.'
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
+# Below build/ there may be a whole system as well (check-fresh).
+-include $(shell find $(MODULES:%=$(O)/%) $(O)/test -name '*.d' 2>/dev/null)
