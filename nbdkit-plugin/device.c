@@ -100,7 +100,6 @@ device_stop (struct device *d)
   int r = device_flush (d);
 
   write_behind_stop (d->writers);
-  d->writers = NULL;
   return r;
 }
 
@@ -109,7 +108,7 @@ device_free (struct device *d)
 {
   if (!d)
     return;
-  write_behind_stop (d->writers);
+  write_behind_free (d->writers);
   slot_pool_free (d->slots);
   slab_table_free (d->slabs);
   lane_pool_destroy (&d->lanes);
@@ -265,8 +264,8 @@ flight_post (struct device *d, struct flight *f, enum fabric_type type,
     f->ops++;
 }
 
-/* Wait for the operations; if anything failed the session ends.  Returns
- * 0 or the first error; op->status tells of each.
+/* Wait for the operations; if anything failed or was late the session
+ * ends.  Returns 0 or the error; op->status tells of each.
  */
 static int
 flight_land (struct device *d, struct flight *f, int64_t deadline_ns)
@@ -274,8 +273,10 @@ flight_land (struct device *d, struct flight *f, int64_t deadline_ns)
   struct fabric_queue *queue = session_queue (f->home.session, f->lane->id);
   int r = f->error;
 
-  if (f->ops > 0 && fabric_wait (&queue, 1, deadline_ns) == -ETIMEDOUT)
+  if (f->ops > 0 && fabric_wait (&queue, 1, deadline_ns) == -ETIMEDOUT) {
     count (&d->counters.deadlines_missed, 1);
+    r = -ETIMEDOUT;
+  }
   for (unsigned i = 0; i < f->ops && r == 0; i++)
     r = f->lane->ops[i].status;
   if (r < 0)

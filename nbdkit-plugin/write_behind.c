@@ -103,7 +103,7 @@ write_behind_start (struct slot_pool *pool, struct backing *backing)
   for (; w->threads < THREADS; w->threads++) {
     int r = start_thread (w);
     if (r != 0) {
-      write_behind_stop (w);
+      write_behind_free (w);
       errno = r;
       return NULL;
     }
@@ -114,11 +114,17 @@ write_behind_start (struct slot_pool *pool, struct backing *backing)
 void
 write_behind_stop (struct write_behind *w)
 {
+  slot_pool_stop (w->pool);
+  while (w->threads > 0)
+    pthread_join (w->thread[--w->threads], NULL);
+}
+
+void
+write_behind_free (struct write_behind *w)
+{
   if (!w)
     return;
-  slot_pool_stop (w->pool);
-  for (unsigned i = 0; i < w->threads; i++)
-    pthread_join (w->thread[i], NULL);
+  write_behind_stop (w);
   free (w);
 }
 

@@ -12,8 +12,10 @@ struct write_behind;
 /* Start the writers.  NULL with errno set if a thread cannot be had. */
 struct write_behind *write_behind_start (struct slot_pool *pool,
                                          struct backing *backing);
-/* Write what is left, stop the pool, join the threads.  NULL is allowed. */
+/* Write what is left, stop the pool, join the threads. */
 void write_behind_stop (struct write_behind *w);
+/* Stop if need be, and free.  NULL is allowed. */
+void write_behind_free (struct write_behind *w);
 
 /* Writes that failed for good so far. */
 uint64_t write_behind_errors (const struct write_behind *w);

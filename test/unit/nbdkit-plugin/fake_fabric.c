@@ -945,7 +945,8 @@ fake_donor_answer (struct fake_donor *d)
 {
   pthread_mutex_lock (&lock);
   for (unsigned i = 0; i < d->n_held; i++)
-    answer (d->held[i].session, &d->held[i].m);
+    if (!d->held[i].session->ended)
+      answer (d->held[i].session, &d->held[i].m);
   d->n_held = 0;
   pthread_mutex_unlock (&lock);
 }

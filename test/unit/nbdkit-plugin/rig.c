@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conf/state_socket.h"
 #include "scratch.h"
 
 struct rig_params
@@ -39,8 +40,14 @@ rig_prepare (struct rig *r, const struct rig_params *params)
 void
 rig_start (struct rig *r)
 {
+  static char *no_config[] = { NULL };
   const struct rig_params *p = &r->params;
+  struct state_socket *state = NULL;
   char *error = NULL;
+
+  if (p->state)
+    state = state_socket_bind (p->state, &error);
+  ck_assert_msg (error == NULL, "%s", error);
 
   r->backing = backing_open (r->path, p->size_bytes, false, &error);
   ck_assert_msg (r->backing != NULL, "%s", error);
@@ -57,20 +64,33 @@ rig_start (struct rig *r)
   ck_assert_int_eq (mapper_start (r->mapper, &(struct mapper_params) {
         .device = r->device, .donors = r->addresses, .fabric = p->fabric,
         .probes = p->probes, .max_slabs_per_donor = p->max_slabs_per_donor,
+        .state = state, .donors_file = p->donors_file, .config = no_config,
       }), 0);
+}
+
+int
+rig_stop_device (struct rig *r)
+{
+  return device_stop (r->device);
 }
 
 int
 rig_stop (struct rig *r)
 {
-  int result = device_stop (r->device);
+  int result = rig_stop_device (r);
 
+  rig_free (r);
+  return result;
+}
+
+void
+rig_free (struct rig *r)
+{
   mapper_free (r->mapper);
   device_free (r->device);
   backing_close (r->backing);
   g_ptr_array_unref (r->addresses);
   fake_fabric_stop ();
-  return result;
 }
 
 struct slab_home

@@ -26,6 +26,8 @@ struct rig_params {
   uint64_t write_behind_bytes, max_slabs_per_donor;
   int64_t deadline_ns;
   enum fabric_choice fabric;
+  const char *state;            /* path of the state socket; or NULL */
+  const char *donors_file;
 };
 
 struct rig {
@@ -51,6 +53,9 @@ void rig_start (struct rig *r);
 
 /* Stop everything; the result of device_stop. */
 int rig_stop (struct rig *r);
+/* In two steps. */
+int rig_stop_device (struct rig *r);
+void rig_free (struct rig *r);
 
 /* Wait until a slab is mapped, or is no more; with its home. */
 struct slab_home rig_wait_mapped (struct rig *r, uint64_t slab);
