@@ -437,6 +437,52 @@ START_TEST (test_no_device_leads_there)
 }
 END_TEST
 
+/* FABRIC_OTHER_ADDRESS, if set, is on another RDMA device of this machine. */
+START_TEST (test_lane_over_another_device)
+{
+  static const struct fabric_preface preface = { .kind = FABRIC_LANE };
+  const char *host = ends_host;
+  struct sockaddr_storage addr;
+  struct fabric_listener *other;
+  struct fabric_service *service;
+  struct fabric_channel *c;
+  struct fabric_queue *q;
+  uint8_t buf[FABRIC_MESSAGE_MAX];
+  struct ends e;
+  socklen_t len;
+
+  ends_open (&e);
+  ends_host = getenv ("FABRIC_OTHER_ADDRESS");
+  other = ends_listen (&addr, &len);
+  ends_host = host;
+
+  ck_assert_int_eq (fabric_queue_connect (e.borrower_domain,
+                                          (struct sockaddr *) &addr, len,
+                                          &preface, S (2), &q), 0);
+  ck_assert_int_eq (queue_finish_connect (q), -EXDEV);
+  fabric_queue_free (q);
+
+  ck_assert_int_eq (fabric_channel_connect (&fabric_verbs,
+                                            (struct sockaddr *) &addr, len,
+                                            S (2), &c), 0);
+  while (fabric_channel_device (c) == NULL) {
+    wait_fd (fabric_channel_fd (c));
+    ck_assert_int_eq (fabric_channel_receive (c, buf, sizeof buf), 0);
+  }
+  ck_assert_ptr_ne (fabric_channel_device (c),
+                    fabric_channel_device (e.borrower.channel));
+  while (poll (&(struct pollfd) { .fd = fabric_listener_fd (other),
+                                  .events = POLLIN }, 1, 10) == 0)
+    ck_assert_int_eq (fabric_channel_receive (c, buf, sizeof buf), 0);
+  ck_assert_int_eq (fabric_service_accept (ends_accept (other),
+                                           e.donor_domain, &service), -EXDEV);
+  ck_assert_int_eq (receive (c, buf), -ECONNREFUSED);
+  fabric_channel_close (c);
+  fabric_listener_close (other);
+  ends_close (&e);
+}
+END_TEST
+
 /* One way only, so that the receiver's bare messages let the sender go on.
  */
 START_TEST (test_one_way_flow)
@@ -721,6 +767,8 @@ verbs_cases (void)
   tcase_add_test (t, test_callers_that_leave);
   tcase_add_test (t, test_hung_connect_is_timed);
   tcase_add_test (t, test_no_device_leads_there);
+  if (getenv ("FABRIC_OTHER_ADDRESS"))
+    tcase_add_test (t, test_lane_over_another_device);
   tcase_add_test (t, test_one_way_flow);
   tcase_add_test (t, test_messages_not_taken);
   tcase_add_test (t, test_what_arrived_comes_before_the_end);
