@@ -193,7 +193,7 @@ check-valgrind: all $(UNIT)
 deps:
 	@test/deps
 
-DEMO_SECONDS ?= 300
+DEMO_SECONDS ?= 540
 demo: deps
 	$(Q)$(MAKE) --no-print-directory demo-here
 
