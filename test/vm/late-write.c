@@ -99,7 +99,7 @@ die (const char *format, ...)
   va_list args;
 
   va_start (args, format);
-  fprintf (stderr, "late-write: experiment %u: ", cycle);
+  fputs ("late-write: ", stderr);
   vfprintf (stderr, format, args);
   fputc ('\n', stderr);
   va_end (args);
@@ -169,10 +169,9 @@ receive (struct fabric_channel *c, struct message *m)
   return 1;
 }
 
-/* ---- the borrower ---- */
+struct donor_address { struct sockaddr_storage addr; socklen_t len; };
 
-struct address_of { struct sockaddr_storage addr; socklen_t len; };
-
+/* The borrower's end of a session. */
 struct lane {
   struct fabric_channel *channel;
   struct fabric_domain *domain;
@@ -213,7 +212,7 @@ tell (struct fabric_channel *c, enum message_type type)
 }
 
 static void
-lane_open (struct lane *l, const struct address_of *donor, uint64_t session)
+lane_open (struct lane *l, const struct donor_address *donor, uint64_t session)
 {
   const struct fabric_preface preface = {
     .kind = FABRIC_LANE, .session = session,
@@ -417,7 +416,7 @@ await_attempt (struct lane *l, int64_t last_ns)
 }
 
 static void
-borrow (const struct address_of *donor, const struct experiment *x)
+borrow (const struct donor_address *donor, const struct experiment *x)
 {
   struct lane old, new;
   int64_t last_ns;
@@ -445,8 +444,7 @@ borrow (const struct address_of *donor, const struct experiment *x)
   lane_close (&old);
 }
 
-/* ---- the donor ---- */
-
+/* The donor's end. */
 struct session {
   struct fabric_channel *channel;
   struct fabric_domain *domain;
@@ -643,8 +641,6 @@ lend (struct donor *d, const struct experiment *x)
     session_close (&d->sessions[i]);
 }
 
-/* ---- both ---- */
-
 static void __attribute__ ((noreturn))
 usage (FILE *out, int status)
 {
@@ -673,7 +669,7 @@ find_experiment (const char *name)
 }
 
 static void
-parse_address (const char *text, struct address_of *ret)
+parse_address (const char *text, struct donor_address *ret)
 {
   const struct addrinfo hints = {
     .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM,
@@ -699,7 +695,7 @@ int
 main (int argc, char *argv[])
 {
   struct donor d = { 0 };
-  struct address_of a;
+  struct donor_address a;
   bool donor;
 
   if (argc == 2 && strcmp (argv[1], "--help") == 0)
