@@ -128,6 +128,16 @@ fallocate (int fd, int mode, off_t offset, off_t len)
 }
 
 void
+fake_disk_reset (void)
+{
+  pthread_mutex_lock (&lock);
+  bad = held[READ] = held[WRITE] = (struct range) { 0, 0 };
+  slow_ns = 0;
+  overlaps = 0;
+  pthread_mutex_unlock (&lock);
+}
+
+void
 fake_disk_fail (uint64_t from, uint64_t to, bool reads)
 {
   pthread_mutex_lock (&lock);

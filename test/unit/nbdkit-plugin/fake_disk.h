@@ -11,6 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Forget everything that was asked for. */
+void fake_disk_reset (void);
+
 /* Writes (and zeroing) of any byte in [from, to) fail with EIO; reads as
  * well if `reads`.
  */

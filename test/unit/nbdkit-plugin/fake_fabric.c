@@ -867,7 +867,8 @@ fake_fabric_start (void)
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&changed, &attr);
   pthread_condattr_destroy (&attr);
-  stopping = false;
+  stopping = have_verbs = false;
+  settle_ns = 0;
   ck_assert_int_eq (pthread_create (&engine, NULL, run_engine, NULL), 0);
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "conf/state_socket.h"
+#include "fake_disk.h"
 #include "scratch.h"
 
 struct rig_params
@@ -24,6 +25,7 @@ void
 rig_prepare (struct rig *r, const struct rig_params *params)
 {
   *r = (struct rig) { .params = *params, .path = scratch_path ("copy") };
+  fake_disk_reset ();
   fake_fabric_start ();
   r->addresses =
     g_ptr_array_new_with_free_func ((GDestroyNotify) address_free);

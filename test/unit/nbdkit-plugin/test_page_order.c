@@ -1,16 +1,23 @@
 #include <sched.h>
+#include <string.h>
 
 #include "nbdkit-plugin/page_order.h"
 #include "seeded.h"
 #include "suite.h"
 #include "thread.h"
 
+enum { PAGES = 16, THREADS = 8, ROUNDS = 2000 };
+
 static struct page_order order;
+static atomic_int turns;
+static uint64_t counters[PAGES]; /* guarded by the claims alone */
 
 static void
 setup (void)
 {
   page_order_init (&order);
+  turns = 0;
+  memset (counters, 0, sizeof counters);
 }
 
 static void
@@ -26,8 +33,6 @@ struct claimant {
   atomic_int turn;              /* 0: not granted yet */
   atomic_bool release;
 };
-
-static atomic_int turns;
 
 static void
 claim_once (void *data)
@@ -124,9 +129,6 @@ START_TEST (a_later_claim_does_not_pass_a_waiting_one)
   finish (&c);
 }
 END_TEST
-
-enum { PAGES = 16, THREADS = 8, ROUNDS = 2000 };
-static uint64_t counters[PAGES]; /* guarded by the claims alone */
 
 static void
 count_pages (void *data)

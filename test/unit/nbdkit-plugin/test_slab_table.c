@@ -28,6 +28,8 @@ on_drained (void *data)
 static void
 setup (void)
 {
+  ended = false;
+  drained = 0;
   table = slab_table_new (PAGES, SLAB, ALPHA, HOT, on_drained, &drained);
   ck_assert_ptr_nonnull (table);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "nbdkit-plugin/slot_pool.h"
@@ -220,6 +221,7 @@ START_TEST (every_page_keeps_its_newest_content)
   struct seeded s;
 
   failing = _i == 1;
+  memset (disk, 0, sizeof disk);
   seeded_init (&s, failing ? "slot load, failing" : "slot load");
   pool = slot_pool_new (memory, SLOTS, (struct slot_pool_owner) {
       committed, has_other_copy, NULL });

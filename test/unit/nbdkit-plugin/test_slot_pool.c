@@ -36,6 +36,7 @@ has_other_copy (void *data, uint64_t page)
 static void
 setup (void)
 {
+  donor_has_it = local_is_old = false;
   pool = slot_pool_new (memory, SLOTS,
                         (struct slot_pool_owner) {
                           committed, has_other_copy, NULL });
