@@ -1,5 +1,6 @@
 /* The I/O path allocates no memory: guarantee 7. */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,6 +154,15 @@ work (void *data)
   w->calls = calls;
 }
 
+/* valgrind puts its own functions in place of ours. */
+static bool
+is_watching (void)
+{
+  const char *preload = getenv ("LD_PRELOAD");
+
+  return !preload || !strstr (preload, "vgpreload");
+}
+
 /* ... and the count counts. */
 static void
 allocate (void *data)
@@ -174,6 +184,10 @@ START_TEST (requests_allocate_nothing)
   static struct worker workers[THREADS];
   struct rig_params p = rig_defaults ();
 
+  if (!is_watching ()) {
+    printf ("skipped: allocations cannot be counted under valgrind\n");
+    return;
+  }
   watch ();
   rig_prepare (&rig, &p);
   struct fake_script s = fake_donor_script (rig.donors[0]);

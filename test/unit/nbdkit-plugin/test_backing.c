@@ -249,8 +249,8 @@ START_TEST (a_zeroed_range_reads_as_zeros_and_stays_reserved)
   ck_assert_int_eq (backing_zero (b, 3 * PAGE, 40 * PAGE), 0);
   ck_assert_int_eq (backing_flush (b), 0);
   ck_assert_int_eq (backing_read (b, in, SIZE, 0), 0);
-  for (int i = 0; i < SIZE; i++)
-    ck_assert_int_eq (in[i], i < 3 * PAGE || i >= 43 * PAGE ? 'x' : 0);
+  memset (out + 3 * PAGE, 0, 40 * PAGE);
+  ck_assert_mem_eq (in, out, SIZE);
   ck_assert_int_eq (stat (path, &st), 0);
   ck_assert_int_ge (st.st_blocks * 512, SIZE);
   backing_close (b);
