@@ -269,11 +269,14 @@ find_option (const char *name)
 static bool
 take_file (struct parse *p, const char *path)
 {
-  g_autoptr (GPtrArray) entries = key_file_read (path, "donor", p->text);
+  g_autofree char *problem = NULL;
+  g_autoptr (GPtrArray) entries = key_file_read (path, "donor", &problem);
   size_t i, option;
 
-  if (entries == NULL)
+  if (entries == NULL) {
+    *p->text = g_strdup_printf ("--config %s: %s", path, problem);
     return false;
+  }
   for (i = 0; i < entries->len; i++) {
     const struct key_file_entry *entry = g_ptr_array_index (entries, i);
     g_autofree char *origin = g_strdup_printf ("%s, line %u", path,
