@@ -367,9 +367,9 @@ class Borrower(Process):
         return super().terminate(seconds)
 
 
-# libasan sets itself up at the first malloc, which would be in p11-kit's
-# constructor, under a lock of libc that it then breaks: at its exit even
-# `nbdkit null` hangs.  This, linked to be initialized first, comes before.
+# The sanitizers set themselves up at the first malloc.  In nbdkit that is in
+# p11-kit's constructor, under a lock of libc that they then break, so that
+# even `nbdkit null` hangs when it ends.  This library is initialized first.
 EARLY_MALLOC = """
 #include <stdlib.h>
 static void __attribute__ ((constructor))
@@ -383,7 +383,7 @@ early_malloc (void)
 
 @functools.cache
 def nbdkit_preload():
-    if "libasan" not in PRELOAD:
+    if not PRELOAD:
         return PRELOAD
     path = os.path.join(LOGS, "early-malloc.so")
     os.makedirs(LOGS, exist_ok=True)
