@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -137,11 +138,24 @@ lock_memory (struct memory_lock_result *result)
   return ok ? 0 : -1;
 }
 
+/* Each lane has up to four descriptors to each donor. */
+static void
+raise_descriptor_limit (void)
+{
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit (RLIMIT_NOFILE, &limit);
+  }
+}
+
 static int
 isw_after_fork (void)
 {
   struct memory_lock_result lock;
 
+  raise_descriptor_limit ();
   if (lock_memory (&lock) == -1)
     return -1;
   mapper = mapper_new ();

@@ -112,6 +112,16 @@ end_because (struct session *s, int error, const char *reason)
 }
 
 static void
+end_for_lane (struct session *s, int error)
+{
+  char reason[MESSAGE_TEXT_MAX];
+
+  g_snprintf (reason, sizeof reason, "cannot connect a lane: %s",
+              strerror (-error));
+  end_because (s, error, reason);
+}
+
+static void
 send_as_is (struct session *s, const struct message *m)
 {
   char buf[FABRIC_MESSAGE_MAX];
@@ -364,7 +374,7 @@ on_queue (gint fd, GIOCondition condition, gpointer data)
     return G_SOURCE_CONTINUE;
   unwatch (&s->queue_sources[lane]);
   if (r < 0)
-    end_because (s, r, "cannot connect a lane");
+    end_for_lane (s, r);
   else if (++s->lanes_standing == s->params->lanes &&
            !atomic_load (&s->ended)) {
     s->lanes_state = LANES_READY;
@@ -385,7 +395,7 @@ session_connect_lanes (struct session *s)
                                   &s->preface, s->params->deadline_ns,
                                   &s->queues[i]);
     if (r < 0) {
-      end_because (s, r, "cannot connect a lane");
+      end_for_lane (s, r);
       return;
     }
     s->queue_sources[i] =
