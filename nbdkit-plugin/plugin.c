@@ -27,8 +27,14 @@ static struct state_socket *state;
 static struct mapper *mapper;
 static struct device *device;
 
-/* Stacks of nbdkit's workers, which are locked and faulted in whole. */
+/* Stacks of nbdkit's workers, which are locked and faulted in whole.
+ * ThreadSanitizer's own part of a stack is larger than that.
+ */
+#ifdef __SANITIZE_THREAD__
+enum { STACK_BYTES = 8 << 20 };
+#else
 enum { STACK_BYTES = 256 << 10 };
+#endif
 
 static void
 isw_load (void)
