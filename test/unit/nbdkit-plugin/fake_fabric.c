@@ -71,6 +71,7 @@ struct entry {
   int64_t due_ns;               /* INT64_MAX: held */
   uint64_t sum;                 /* of the local memory of a WRITE */
   unsigned order;
+  bool landed;
   int status;                   /* once ended */
 };
 
@@ -149,6 +150,16 @@ remote_memory (struct queue *q, const struct fabric_op *op)
 }
 
 static void
+land (struct queue *q, struct entry *e)
+{
+  char *remote = remote_memory (q, e->op);
+
+  if (remote && e->op->type == FABRIC_WRITE && !e->landed)
+    memcpy (remote, e->op->local, e->op->length);
+  e->landed = true;
+}
+
+static void
 end_entry (struct queue *q, struct entry *e, int status, bool lands)
 {
   struct fabric_op *op = e->op;
@@ -158,8 +169,8 @@ end_entry (struct queue *q, struct entry *e, int status, bool lands)
     broken_promises++;
   if (!remote && status == 0)
     status = -EREMOTEIO;
-  if (op->type == FABRIC_WRITE && remote && lands)
-    memcpy (remote, op->local, op->length);
+  if (lands)
+    land (q, e);
   if (op->type == FABRIC_READ) {
     if (status == 0)
       memcpy (op->local, remote, op->length);
@@ -585,6 +596,7 @@ channel_close (struct fabric_channel *channel)
     end_session (c->session);
   }
   objects--;
+  pthread_cond_broadcast (&changed);
   pthread_mutex_unlock (&lock);
   close (c->fd);
   free (c);
@@ -743,6 +755,8 @@ queue_post (struct fabric_queue *queue, struct fabric_op *op)
   d->posted++;
   if (d->decide)
     e->fate = d->decide (d->decide_data, op);
+  if (e->fate.lands_first)
+    land (q, e);
   if (e->fate.delay_ns == 0)
     complete (q, e);
   else
@@ -981,14 +995,22 @@ fake_donor_say (struct fake_donor *d, const struct message *m)
   pthread_mutex_unlock (&lock);
 }
 
-/* Wait until *n is at least count; with the lock held. */
-static void
-wait_count (const unsigned *n, unsigned count)
+static struct timespec
+patience (void)
 {
   struct timespec until;
 
   clock_gettime (CLOCK_MONOTONIC, &until);
   until.tv_sec += PATIENCE_S;
+  return until;
+}
+
+/* Wait until *n is at least count; with the lock held. */
+static void
+wait_count (const unsigned *n, unsigned count)
+{
+  struct timespec until = patience ();
+
   while (*n < count)
     ck_assert_int_eq (pthread_cond_timedwait (&changed, &lock, &until), 0);
 }
@@ -1022,6 +1044,27 @@ fake_donor_last (struct fake_donor *d, enum message_type type)
   m = d->last[type];
   pthread_mutex_unlock (&lock);
   return m;
+}
+
+static unsigned
+open_channels (const struct fake_donor *d)
+{
+  unsigned n = 0;
+
+  for (const struct session *s = d->sessions; s; s = s->next)
+    n += s->channel != NULL;
+  return n;
+}
+
+void
+fake_donor_wait_let_go (struct fake_donor *d)
+{
+  struct timespec until = patience ();
+
+  pthread_mutex_lock (&lock);
+  while (open_channels (d) > 0)
+    ck_assert_int_eq (pthread_cond_timedwait (&changed, &lock, &until), 0);
+  pthread_mutex_unlock (&lock);
 }
 
 unsigned

@@ -80,6 +80,8 @@ void fake_donor_wait_heard (struct fake_donor *d, enum message_type type,
 /* The last message of a type. */
 struct message fake_donor_last (struct fake_donor *d,
                                 enum message_type type);
+/* Wait until the borrower has closed all channels to it. */
+void fake_donor_wait_let_go (struct fake_donor *d);
 /* Grants that live now. */
 unsigned fake_donor_lent (struct fake_donor *d);
 
@@ -96,6 +98,7 @@ enum { FAKE_HELD = -1 };
 struct fake_fate {
   int64_t delay_ns;             /* until it completes; FAKE_HELD: when
                                    released */
+  bool lands_first;             /* a WRITE is carried out at the post */
   int status;
   bool lands_late;              /* if the queue is broken first, a WRITE is
                                    carried out then, all the same */

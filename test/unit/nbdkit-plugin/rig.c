@@ -119,6 +119,19 @@ rig_wait_unmapped (struct rig *r, uint64_t slab)
 }
 
 void
+rig_lose_donors (struct rig *r)
+{
+  for (unsigned i = 0; i < r->params.donors; i++) {
+    struct fake_script s = fake_donor_script (r->donors[i]);
+
+    s.down = true;
+    fake_donor_follow (r->donors[i], &s);
+    fake_donor_end_sessions (r->donors[i]);
+    fake_donor_wait_let_go (r->donors[i]);
+  }
+}
+
+void
 rig_write (struct rig *r, uint64_t page, int fill)
 {
   char buf[PAGE];

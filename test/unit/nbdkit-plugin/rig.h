@@ -61,6 +61,11 @@ void rig_free (struct rig *r);
 struct slab_home rig_wait_mapped (struct rig *r, uint64_t slab);
 void rig_wait_unmapped (struct rig *r, uint64_t slab);
 
+/* Lose all donors for good, and wait until the borrower has let go of
+ * everything there: no pin is left.
+ */
+void rig_lose_donors (struct rig *r);
+
 /* Write a page full of `fill`, which must succeed; check that it reads
  * as full of `fill`.
  */

@@ -53,6 +53,7 @@ setup (void)
 static void
 teardown (void)
 {
+  rig_lose_donors (&rig);
   ck_assert_int_eq (rig_stop (&rig), 0);
   scratch_teardown ();
 }
@@ -221,6 +222,31 @@ START_TEST (the_end_of_a_session_wakes_its_waiters)
 }
 END_TEST
 
+static struct fake_fate
+hold_reads_fail_writes (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  if (op->type == FABRIC_READ)
+    return (struct fake_fate) { .delay_ns = FAKE_HELD };
+  return (struct fake_fate) { .status = -EREMOTEIO };
+}
+
+/* The same when it is another request that notices. */
+START_TEST (a_failure_wakes_all_who_wait_for_its_session)
+{
+  struct thread reader;
+
+  get_stuck ();
+  fake_donor_decide (rig.donors[stuck], hold_reads_fail_writes, NULL);
+  begin ();
+  thread_start (&reader, read_3, NULL);
+  fake_donor_wait_held (rig.donors[stuck], 1);
+  rig_write (&rig, 4, 'b');
+  thread_join (&reader);
+  ck_assert_int_lt (took_ms (), DEADLINE_MS);
+}
+END_TEST
+
 /* ---- what completes late (acceptance 6) ---- */
 
 static struct fake_fate
@@ -382,6 +408,7 @@ main (void)
   tcase_add_test (c, other_donors_go_on);
   tcase_add_loop_test (c, with_all_lanes_stuck_requests_end_in_time, 0, 2);
   tcase_add_test (c, the_end_of_a_session_wakes_its_waiters);
+  tcase_add_test (c, a_failure_wakes_all_who_wait_for_its_session);
   tcase_add_loop_test (c, a_buffer_is_not_reused_before_its_completion, 0, 2);
   tcase_add_loop_test (c, nothing_stale_lands, 0, 3);
   tcase_add_test (c, a_landing_buffer_is_not_reused_before_its_completion);

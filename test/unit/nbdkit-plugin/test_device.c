@@ -96,6 +96,8 @@ START_TEST (a_part_of_a_page_is_merged_into_it)
   start ();
   rig_write (&rig, 9, 'a');
   rig_wait_mapped (&rig, 0);
+  for (int i = 0; i < 600; i++) /* no slot is full of 'a' */
+    rig_write (&rig, 20, 'z');
   ck_assert_int_eq (device_write (rig.device, "bcd", 3, 9 * PAGE + 100), 0);
   ck_assert_int_eq (device_flush (rig.device), 0);
   memset (want, 'a', PAGE);
@@ -150,6 +152,43 @@ START_TEST (zeros_overtake_a_write_in_flight)
   fake_disk_wait_held (1);
   ck_assert_int_eq (device_zero (rig.device, PAGE, 0), 0);
   rig_expect (&rig, 0, 0);
+  fake_disk_pass ();
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 0);
+  rig_expect (&rig, 0, 0);
+  stop ();
+}
+END_TEST
+
+static void
+flush_well (void *data)
+{
+  (void) data;
+  ck_assert_int_eq (device_flush (rig.device), 0);
+}
+
+/* The page was written and zeroed after the flush began; its write is
+ * still on its way when the flush comes to zeroing the disk.
+ */
+START_TEST (a_flush_does_not_zero_the_disk_under_a_write_in_flight)
+{
+  struct thread flusher;
+
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_write (&rig, 1, 'a');
+  rig_wait_mapped (&rig, 0);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  fake_disk_hold_writes (0, 2 * PAGE);
+  rig_write (&rig, 1, 'b');
+  fake_disk_wait_held (1);
+  thread_start (&flusher, flush_well, NULL);
+  thread_wait_asleep (&flusher);
+  rig_write (&rig, 0, 'b');
+  fake_disk_wait_held (2);
+  ck_assert_int_eq (device_zero (rig.device, PAGE, 0), 0);
+  fake_disk_hold_writes (0, PAGE);
+  thread_join (&flusher);
   fake_disk_pass ();
   ck_assert_int_eq (device_flush (rig.device), 0);
   ck_assert_int_eq (rig_disk_byte (&rig, 0), 0);
@@ -400,6 +439,7 @@ main (void)
   tcase_add_test (c, a_part_of_a_page_is_merged_into_it);
   tcase_add_test (c, zeros_are_read_at_once_and_reach_the_disk_with_a_flush);
   tcase_add_test (c, zeros_overtake_a_write_in_flight);
+  tcase_add_test (c, a_flush_does_not_zero_the_disk_under_a_write_in_flight);
   tcase_add_test (c, a_stop_leaves_everything_in_the_local_copy);
   tcase_add_test (c, a_failing_disk_fails_writes_of_unmapped_pages);
   tcase_add_test (c, a_page_the_disk_refuses_is_served_by_its_donor);

@@ -175,6 +175,7 @@ misfortune (void *data, const struct fabric_op *op)
   struct seeded *s = data;
   uint64_t x = seeded_below (s, 1000);
   struct fake_fate f = {
+    .lands_first = seeded_once_in (s, 2),
     .lands_late = seeded_once_in (s, 2),
     .late_status = seeded_once_in (s, 2) ? 0 : -ECANCELED,
   };
@@ -282,6 +283,7 @@ finish (char *buf)
   written_donors += rig_written_donors (&rig);
   read_donors += rig_read_donors (&rig);
   lost_deadlines += rig.device->counters.deadlines_missed;
+  rig_lose_donors (&rig);
   ck_assert_int_eq (rig_stop (&rig), 0);
   ck_assert_uint_eq (fake_disk_overlaps (), 0);
   fd = open (rig.path, O_RDONLY | O_CLOEXEC);
