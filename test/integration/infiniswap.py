@@ -426,6 +426,7 @@ class Box:
         shutil.rmtree(self.logs, ignore_errors=True)
         os.makedirs(self.logs)
         self.processes = []
+        self.before = []
         self.cleanups = []
 
     def path(self, name):
@@ -476,10 +477,16 @@ class Box:
         return "127.0.0.1:%d" % s.getsockname()[1]
 
     def cleanup(self, f):
-        """Call f at the end, the last one first."""
+        """Call f when all programs have ended, the last one first."""
         self.cleanups.append(f)
 
+    def before_end(self, f):
+        """Call f before the programs are to end."""
+        self.before.append(f)
+
     def close(self):
+        for f in self.before:
+            f()
         # Borrowers first: donors that leave are failures to them.
         order = sorted(self.processes, key=lambda p: isinstance(p, Donor))
         wrong = [w for w in [p.end() for p in order] if w]
@@ -488,6 +495,8 @@ class Box:
 
     def abandon(self):
         """When the test itself is to end."""
+        for f in self.before:
+            f()
         for p in self.processes:
             if p.is_running():
                 p.kill()
@@ -503,6 +512,23 @@ class Box:
             print(f"# the end of {self.logs}/{p.name}.log:")
             for line in p.lines[-25:]:
                 print("#   " + line)
+
+
+def small_disk(box, size):
+    """A file system of its own, or Skip; returns where it is mounted."""
+    image, mount = box.path("image"), box.path("mnt")
+    os.mkdir(mount)
+    with open(image, "wb") as f:
+        f.truncate(size)
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        raise Skip("mounting a small disk needs root and mkfs.ext4")
+    status, _, text = run(["mkfs.ext4", "-q", "-m", "0", image])
+    if status == 0:
+        status, _, text = run(["mount", "-o", "loop", image, mount])
+    if status != 0:
+        raise Skip(f"cannot mount a small disk: {text.strip()}")
+    box.cleanup(lambda: subprocess.run(["umount", mount], check=True))
+    return mount
 
 
 class Clients:

@@ -3,11 +3,9 @@
 
 import os
 import random
-import shutil
-import subprocess
 
 from infiniswap import (MIB, PAGE, Skip, case, check, equal, main, map_all,
-                        read_all, read_direct, run)
+                        read_all, read_direct, small_disk)
 
 
 def says(text, *words):
@@ -145,23 +143,6 @@ def memory_file_system(box):
     h.pwrite(b"in memory", 12345)
     h.flush()
     equal(read_direct(path, 12345, 9), b"in memory", "the file")
-
-
-def small_disk(box, size):
-    """A file system of its own, or Skip."""
-    image, mount = box.path("image"), box.path("mnt")
-    os.mkdir(mount)
-    with open(image, "wb") as f:
-        f.truncate(size)
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        raise Skip("mounting a small disk needs root and mkfs.ext4")
-    status, _, text = run(["mkfs.ext4", "-q", "-m", "0", image])
-    if status == 0:
-        status, _, text = run(["mount", "-o", "loop", image, mount])
-    if status != 0:
-        raise Skip(f"cannot mount a small disk: {text.strip()}")
-    box.cleanup(lambda: subprocess.run(["umount", mount], check=True))
-    return mount
 
 
 @case
