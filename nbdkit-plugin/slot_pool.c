@@ -55,6 +55,7 @@ struct slot_pool {
   uint64_t *free_map;           /* a set bit is a free slot */
   uint32_t cursor;              /* word of free_map where to look next */
   uint32_t in_use, failed;
+  struct timespec retry_at;     /* when failed slots are tried again */
   struct queue urgent, normal;  /* urgent: someone waits */
   uint32_t epoch;
   uint32_t pending[EPOCHS];     /* committed and not written, by epoch */
@@ -150,6 +151,7 @@ slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
 {
   struct slot_pool *p = calloc (1, sizeof *p);
   uint32_t buckets = 64;
+  pthread_condattr_t attr;
 
   if (!p)
     return NULL;
@@ -174,7 +176,10 @@ slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
   p->urgent = p->normal = (struct queue) { SLOT_NONE, SLOT_NONE };
   pthread_mutex_init (&p->lock, NULL);
   pthread_cond_init (&p->freed, NULL);
-  pthread_cond_init (&p->work, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&p->work, &attr);
+  pthread_condattr_destroy (&attr);
   pthread_cond_init (&p->drained, NULL);
   return p;
 }
@@ -542,9 +547,31 @@ begin_writing (struct slot_pool *p, uint32_t i)
 }
 
 static void
+set_retry_time (struct slot_pool *p)
+{
+  clock_gettime (CLOCK_MONOTONIC, &p->retry_at);
+  p->retry_at.tv_sec += RETRY_SECONDS;
+}
+
+static bool
+is_retry_time (const struct slot_pool *p)
+{
+  struct timespec now;
+
+  if (p->failed == 0 || p->stopped)
+    return false;
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return now.tv_sec > p->retry_at.tv_sec ||
+    (now.tv_sec == p->retry_at.tv_sec && now.tv_nsec >= p->retry_at.tv_nsec);
+}
+
+static void
 retry_failed (struct slot_pool *p)
 {
-  for (uint32_t i = 0; i < p->n && p->failed > 0; i++)
+  if (!is_retry_time (p))
+    return;
+  set_retry_time (p);
+  for (uint32_t i = 0; i < p->n; i++)
     if (p->slots[i].state == SLOT_FAILED) {
       p->slots[i].epoch = p->epoch;
       p->pending[p->epoch % EPOCHS]++;
@@ -555,18 +582,12 @@ retry_failed (struct slot_pool *p)
 static void
 wait_for_work (struct slot_pool *p)
 {
-  struct timespec t;
-
   p->window_busy = false;
-  if (p->failed == 0) {
+  if (p->failed == 0)
     pthread_cond_wait (&p->work, &p->lock);
-    return;
-  }
-  clock_gettime (CLOCK_REALTIME, &t);
-  t.tv_sec += RETRY_SECONDS;
-  if (pthread_cond_timedwait (&p->work, &p->lock, &t) == ETIMEDOUT &&
-      !p->stopped)
-    retry_failed (p);
+  else
+    pthread_cond_timedwait (&p->work, &p->lock, &p->retry_at);
+  retry_failed (p);
 }
 
 uint32_t
@@ -576,6 +597,7 @@ slot_pool_next (struct slot_pool *p, uint32_t max, uint32_t *slots,
   uint32_t n = 0, i;
 
   pthread_mutex_lock (&p->lock);
+  retry_failed (p);
   while (p->urgent.head == SLOT_NONE && p->normal.head == SLOT_NONE) {
     if (p->stopped)
       goto out;
@@ -660,6 +682,8 @@ end_one (struct slot_pool *p, uint32_t i, int error)
   tell_waiter (s, error);
   if (owed && !n && !p->owner.has_other_copy (p->owner.data, s->page)) {
     s->state = SLOT_FAILED;
+    if (p->failed == 0)
+      set_retry_time (p);
     set_failed (p, s, true);
     pthread_cond_broadcast (&p->freed);
     return;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "nbdkit-plugin/slot_pool.h"
 #include "suite.h"
@@ -329,6 +330,29 @@ START_TEST (a_failed_slot_is_retried)
   end (a, -EIO);
   ck_assert_int_eq (slot_pool_flush (pool), -EIO);
   write_through (a, 5);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_empty ();
+}
+END_TEST
+
+/* ... and that does not take a pause in the work. */
+START_TEST (a_failed_slot_is_retried_among_other_work)
+{
+  uint32_t a = commit (5, NULL), got, other;
+  uint64_t page;
+
+  begin (a, 5);
+  end (a, -EIO);
+  for (int i = 0; i < 300; i++) {
+    other = commit (OTHER, NULL);
+    ck_assert_uint_eq (slot_pool_next (pool, 1, &got, &page), 1);
+    end (got, 0);
+    if (got != other)
+      break;
+    usleep (10000);
+  }
+  ck_assert_uint_eq (page, 5);
+  write_through (other, OTHER);
   ck_assert_int_eq (slot_pool_flush (pool), 0);
   assert_empty ();
 }
@@ -857,6 +881,7 @@ main (void)
   tcase_add_test (c, a_slot_that_fails_stays_if_it_is_the_only_copy);
   tcase_add_test (c, a_slot_that_fails_goes_if_there_is_another_copy);
   tcase_add_test (c, a_failed_slot_is_retried);
+  tcase_add_test (c, a_failed_slot_is_retried_among_other_work);
   tcase_add_test (c, dropping_forgets);
   tcase_add_test (c, a_write_in_flight_outlives_its_content);
   tcase_add_test (c, a_dropped_write_may_fail);
