@@ -55,6 +55,9 @@ LOGS = os.path.join(TOP, "build/test/integration")
 # A local copy must lie on a real disk, which /tmp need not be.
 DISK = "/var/tmp"
 
+# After so long a case has hung.
+CASE_SECONDS = 90
+
 KIB, MIB = 1 << 10, 1 << 20
 PAGE = 4096
 SLAB = 16 * MIB
@@ -426,6 +429,7 @@ class Box:
         shutil.rmtree(self.logs, ignore_errors=True)
         os.makedirs(self.logs)
         self.processes = []
+        self.late = False
         self.before = []
         self.cleanups = []
 
@@ -483,6 +487,16 @@ class Box:
     def before_end(self, f):
         """Call f before the programs are to end."""
         self.before.append(f)
+
+    def give_up(self):
+        """From another thread, where the case has hung: whatever it waits
+        for fails now."""
+        self.late = True
+        for f in self.before:
+            f()
+        for p in self.processes:
+            if p.is_running():
+                p.signal(signal.SIGKILL)
 
     def close(self):
         for f in self.before:
@@ -613,12 +627,20 @@ def _run_in(box, f):
 
 def _run_case(f, name):
     box = Box(name)
+    limit = getattr(f, "limit", CASE_SECONDS) * SLOWDOWN
+    watchdog = threading.Timer(limit, box.give_up)
+    watchdog.daemon = True
+    watchdog.start()
     try:
         figures, skip, problem = _run_in(box, f)
         wrong = box.close()
     except BaseException:
         box.abandon()
         raise
+    finally:
+        watchdog.cancel()
+    if box.late:
+        wrong.append(f"not done after {limit:g} s: everything was killed")
     if problem or wrong:
         for line in (problem or "").splitlines() + wrong:
             print("# " + line)

@@ -5,6 +5,7 @@ system, while clients go on."""
 import fcntl
 import os
 import random
+import threading
 import time
 
 from infiniswap import (KIB, MIB, PAGE, SLAB, Clients, case, check, equal,
@@ -14,23 +15,34 @@ FIFREEZE, FITHAW = 0xc0045877, 0xc0045878
 
 
 class Disk:
-    """A small file system whose writes can be held up."""
+    """A small file system whose writes can be held up, for 20 s at most:
+    a program that waits for it cannot even be killed."""
 
     def __init__(self, box, size):
         self.mount = small_disk(box, size)
         self.fd = os.open(self.mount, os.O_RDONLY | os.O_CLOEXEC)
         self.stuck = False
+        self.watchdog = None
         box.cleanup(lambda: os.close(self.fd))
         box.before_end(self.release)
 
     def hold(self):
         fcntl.ioctl(self.fd, FIFREEZE, 0)
         self.stuck = True
+        self.watchdog = threading.Timer(20, self._thaw)
+        self.watchdog.start()
+
+    def _thaw(self):
+        fcntl.ioctl(self.fd, FITHAW, 0)
+        self.stuck = False
 
     def release(self):
+        if self.watchdog:
+            self.watchdog.cancel()
+            self.watchdog.join()
+            self.watchdog = None
         if self.stuck:
-            fcntl.ioctl(self.fd, FITHAW, 0)
-            self.stuck = False
+            self._thaw()
 
 
 def system(box, **keys):

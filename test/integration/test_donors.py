@@ -105,6 +105,8 @@ def dies_and_returns(box):
     address = donors[0].address
     donors[0].kill()
     b.wait_line(f"donor {address}: session ended")
+    # Long enough for the borrower to try as seldom as it ever does.
+    time.sleep(7)
     again = box.donor(address)
     start = time.monotonic()
     b.wait_connected([again], 5)

@@ -117,5 +117,7 @@ def donor_dies_and_donor_stops(box):
             f"pages from donors: {', '.join(phases.said)}")
 
 
+donor_dies_and_donor_stops.limit = SECONDS + 90
+
 if __name__ == "__main__":
     main()
