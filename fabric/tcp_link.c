@@ -113,10 +113,9 @@ tcp_link_connect (struct tcp_link *l, const struct sockaddr *addr,
                   SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (l->fd < 0)
     return -errno;
-  if (connect (l->fd, addr, len) < 0 && errno != EINPROGRESS) {
+  /* epoll takes a socket that does not even try for one that hung up. */
+  if (connect (l->fd, addr, len) < 0 && errno != EINPROGRESS)
     l->error = -errno;
-    timeout_ns = 0;
-  }
 
   r = open_link (l, EPOLLOUT);
   if (r == 0)

@@ -113,8 +113,10 @@ serve_one (struct tcp_service *s)
 static void *
 service_thread (void *arg)
 {
+  const struct be32 answer = be32_from (TCP_LANE_ACCEPTED);
   struct tcp_service *s = arg;
 
+  tcp_send (s->fd, &answer, sizeof answer);
   while (!atomic_load (&s->ending) && serve_one (s) == 0)
     ;
   shutdown (s->fd, SHUT_RDWR);
@@ -145,7 +147,6 @@ int
 tcp_service_accept (struct fabric_request *request, struct fabric_domain *d,
                     struct fabric_service **ret)
 {
-  struct be32 answer = be32_from (TCP_LANE_ACCEPTED);
   struct tcp_service *s;
   int one = 1, fd, r;
 
@@ -161,11 +162,6 @@ tcp_service_accept (struct fabric_request *request, struct fabric_domain *d,
   if (setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0 ||
       fcntl (fd, F_SETFL, 0) < 0) {
     r = -errno;
-    goto fail;
-  }
-  r = tcp_send (fd, &answer, sizeof answer);
-  if (r != sizeof answer) {
-    r = r < 0 ? r : -EIO;
     goto fail;
   }
   r = start_thread (s);

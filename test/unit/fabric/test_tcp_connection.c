@@ -197,6 +197,7 @@ START_TEST (test_out_of_descriptors)
   ck_assert_int_eq (fabric_listener_accept (listener, &request), -EAGAIN);
   ck_assert (!raw_readable (fabric_listener_fd (listener), 0));
   ck_assert_int_eq (setrlimit (RLIMIT_NOFILE, &before), 0);
+  ck_assert (raw_readable (fabric_listener_fd (listener), 10000));
   fabric_request_reject (ends_accept (listener));
   close (fd);
 }
@@ -333,6 +334,8 @@ START_TEST (test_wakes_only_for_work)
   const int watch = fabric_channel_fd (t.channel);
 
   ck_assert (!raw_readable (watch, 0));
+  ck_assert_int_eq (fabric_channel_send (t.channel, message, 1), 0);
+  ck_assert (!raw_readable (watch, 0));
   while ((r = fabric_channel_send (t.channel, message, sizeof message)) == 0)
     ;
   ck_assert_int_eq (r, -ENOBUFS);
@@ -446,6 +449,41 @@ START_TEST (test_peer_is_printed)
 }
 END_TEST
 
+START_TEST (test_ipv6)
+{
+  struct sockaddr_storage any;
+  struct fabric_request *request;
+  struct fabric_op op;
+  struct ends e;
+  struct lane l;
+  socklen_t len;
+  int fd;
+
+  ends_host = "::1";
+  len = ends_address (0, &any);
+  fd = socket (AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || bind (fd, (struct sockaddr *) &any, len) < 0) {
+    puts ("skipped: no IPv6 on this machine");
+    close (fd);
+    return;
+  }
+  close (fd);
+
+  ends_open (&e);
+  lane_open (&e, &l);
+  op = ends_op (&e, FABRIC_WRITE, 0, 0, 4096);
+  ck_assert_int_eq (queue_run (l.queue, &op), 0);
+  lane_close (&l);
+  fd = raw_connect (&e.addr, e.addr_len);
+  raw_send_preface (fd, FABRIC_LANE);
+  request = ends_accept (e.listener);
+  ck_assert_int_eq (strncmp (fabric_request_peer (request), "[::1]:", 6), 0);
+  fabric_request_reject (request);
+  close (fd);
+  ends_close (&e);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -477,6 +515,7 @@ main (void)
   tcase_add_test (t, test_connect_fails_at_once);
   tcase_add_test (t, test_address_of_another_machine);
   tcase_add_test (t, test_peer_is_printed);
+  tcase_add_test (t, test_ipv6);
   suite_add_tcase (suite, t);
   return conformance_run (suite);
 }

@@ -561,6 +561,46 @@ START_TEST (test_post_never_blocks)
 }
 END_TEST
 
+/* Take every request with its data, and only then answer. */
+static void *
+answer_late_thread (void *arg)
+{
+  static uint8_t data[FABRIC_TRANSFER_MAX];
+  struct wire_tcp_response responses[FABRIC_QUEUE_DEPTH];
+  struct wire_tcp_request request;
+  const int *fd = arg;
+
+  for (uint32_t i = 0; i < FABRIC_QUEUE_DEPTH; i++) {
+    raw_receive (*fd, &request, sizeof request);
+    raw_receive (*fd, data, sizeof data);
+    responses[i] = make_response (i, TCP_OK, 0);
+  }
+  raw_send (*fd, responses, sizeof responses);
+  return NULL;
+}
+
+/* What is unsent leaves though nothing comes in meanwhile. */
+START_TEST (test_late_responses)
+{
+  struct fabric_op ops[FABRIC_QUEUE_DEPTH];
+  pthread_t donor;
+  int fd;
+  struct fabric_queue *q = open_queue (&fd);
+
+  for (size_t i = 0; i < FABRIC_QUEUE_DEPTH; i++) {
+    ops[i] = ends_op (&e, FABRIC_WRITE, 0, 0, FABRIC_TRANSFER_MAX);
+    ck_assert_int_eq (fabric_queue_post (q, &ops[i]), 0);
+  }
+  ck_assert_int_eq (pthread_create (&donor, NULL, answer_late_thread, &fd),
+                    0);
+  queue_wait (q);
+  pthread_join (donor, NULL);
+  for (size_t i = 0; i < FABRIC_QUEUE_DEPTH; i++)
+    ck_assert_int_eq (ops[i].status, 0);
+  close_queue (q, fd);
+}
+END_TEST
+
 static void *
 wait_thread (void *arg)
 {
@@ -712,6 +752,7 @@ add_queue_tests (TCase *t)
   tcase_add_test (t, test_wait_without_time);
   tcase_add_test (t, test_one_of_two_times_out);
   tcase_add_test (t, test_post_never_blocks);
+  tcase_add_test (t, test_late_responses);
   tcase_add_loop_test (t, test_waiter_is_woken, 0, 2);
   tcase_add_loop_test (t, test_bad_answer_to_the_preface, 0,
                        sizeof answers / sizeof answers[0]);
