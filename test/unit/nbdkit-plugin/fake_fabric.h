@@ -33,6 +33,9 @@ void fake_fabric_stop (void);
 /* Make fabric_verbs available; at first it is not. */
 void fake_fabric_have_verbs (bool have);
 
+/* Memory cannot be registered. */
+void fake_fabric_no_memory (bool none);
+
 /* How long queue_settle takes: the fabric holds on to its operations. */
 void fake_fabric_slow_settle (int64_t ns);
 

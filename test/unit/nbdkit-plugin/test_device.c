@@ -372,6 +372,55 @@ START_TEST (a_read_error_of_the_disk_is_an_error)
 }
 END_TEST
 
+/* ---- operations in any order ---- */
+
+struct many_reads {
+  struct thread thread;
+  char buf[8 * PAGE];
+};
+
+static void
+read_8 (void *data)
+{
+  struct many_reads *r = data;
+
+  ck_assert_int_eq (device_read (rig.device, r->buf, sizeof r->buf, 0), 0);
+}
+
+static struct fake_fate
+hold (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  (void) op;
+  return (struct fake_fate) { .delay_ns = FAKE_HELD };
+}
+
+/* Every second page is with the donor: four operations in one request. */
+START_TEST (operations_may_complete_in_any_order)
+{
+  struct many_reads r;
+
+  start ();
+  rig_write (&rig, 20, 'x');
+  rig_wait_mapped (&rig, 0);
+  for (int i = 0; i < 8; i++)
+    rig_write (&rig, i, 'a' + i);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  for (int i = 1; i < 8; i += 2)
+    ck_assert_int_eq (device_zero (rig.device, PAGE, i * PAGE), 0);
+  fake_donor_decide (rig.donors[0], hold, NULL);
+  thread_start (&r.thread, read_8, &r);
+  fake_donor_wait_held (rig.donors[0], 4);
+  fake_donor_release (rig.donors[0], _i == 1);
+  thread_join (&r.thread);
+  for (int i = 0; i < 8; i++) {
+    ck_assert_int_eq (r.buf[i * PAGE], i % 2 ? 0 : 'a' + i);
+    ck_assert_int_eq (r.buf[i * PAGE + PAGE - 1], i % 2 ? 0 : 'a' + i);
+  }
+  stop ();
+}
+END_TEST
+
 /* ---- reads that run beside writes ---- */
 
 struct reader {
@@ -447,6 +496,7 @@ main (void)
   tcase_add_test (c, a_failed_write_does_not_bring_back_what_was_zeroed);
   tcase_add_test (c, a_slot_the_disk_refuses_outlives_the_donor);
   tcase_add_test (c, a_read_error_of_the_disk_is_an_error);
+  tcase_add_loop_test (c, operations_may_complete_in_any_order, 0, 2);
   tcase_add_test (c, a_read_never_sees_the_disk_before_an_earlier_zero);
   return suite_run ("device", c);
 }

@@ -341,6 +341,19 @@ START_TEST (another_slab_size_is_no_session)
 }
 END_TEST
 
+START_TEST (a_session_without_registered_memory_is_tried_again)
+{
+  prepare (1);
+  fake_fabric_no_memory (true);
+  rig_start (&rig);
+  rig_write (&rig, 0, 'a');
+  fake_donor_wait_heard (rig.donors[0], MESSAGE_HELLO, 2);
+  fake_fabric_no_memory (false);
+  rig_wait_mapped (&rig, 0);
+  stop ();
+}
+END_TEST
+
 START_TEST (a_refused_session_is_tried_again)
 {
   prepare (1);
@@ -596,6 +609,7 @@ main (void)
   tcase_add_test (c, slabs_placed_at_once_are_spread_as_well);
   tcase_add_test (c, a_donor_gets_no_more_slabs_than_allowed);
   tcase_add_test (c, another_slab_size_is_no_session);
+  tcase_add_test (c, a_session_without_registered_memory_is_tried_again);
   tcase_add_test (c, a_refused_session_is_tried_again);
   tcase_add_test (c, a_donor_that_comes_up_later_is_found);
   tcase_add_test (c, a_donor_that_does_not_answer_hello_is_tried_again);

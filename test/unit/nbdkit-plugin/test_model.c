@@ -23,7 +23,8 @@
  * write of the whole page to mend, and so is one thread's.
  */
 enum {
-  SIZE = 6 * MIB, ODD_STRIPE = 300007, EVEN_STRIPE = 73 * PAGE, THREADS = 4, DONORS = 3, ROUNDS = 5,
+  SIZE = 6 * MIB, ODD_STRIPE = 300007, EVEN_STRIPE = 73 * PAGE,
+  THREADS = 4, DONORS = 3, ROUNDS = 5,
 };
 #define ROUND_NS (600 * MS)
 
