@@ -477,7 +477,8 @@ START_TEST (pins_hold_a_home_while_the_mapper_takes_it_away)
   for (int i = 1; i <= MAPPINGS; i++) {
     struct slab_home h = home;
 
-    h.grant = mapping = i;
+    mapping = i;
+    h.grant = i;
     slab_table_begin_mapping (table, 0);
     assert_route (0, SLAB, SOURCE_DISK, SLAB);
     slab_table_map (table, 0, &h);
