@@ -2,6 +2,7 @@
  * rules, or are silent.
  */
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -561,7 +562,9 @@ START_TEST (test_post_never_blocks)
 }
 END_TEST
 
-/* Take every request with its data, and only then answer. */
+/* Take every request with its data, and only then answer.  Check's own
+ * assertions are for one thread at a time.
+ */
 static void *
 answer_late_thread (void *arg)
 {
@@ -571,11 +574,13 @@ answer_late_thread (void *arg)
   const int *fd = arg;
 
   for (uint32_t i = 0; i < FABRIC_QUEUE_DEPTH; i++) {
-    raw_receive (*fd, &request, sizeof request);
-    raw_receive (*fd, data, sizeof data);
+    assert (recv (*fd, &request, sizeof request, MSG_WAITALL) ==
+            sizeof request);
+    assert (recv (*fd, data, sizeof data, MSG_WAITALL) == sizeof data);
     responses[i] = make_response (i, TCP_OK, 0);
   }
-  raw_send (*fd, responses, sizeof responses);
+  assert (send (*fd, responses, sizeof responses, MSG_NOSIGNAL) ==
+          sizeof responses);
   return NULL;
 }
 
@@ -604,7 +609,9 @@ END_TEST
 static void *
 wait_thread (void *arg)
 {
-  queue_wait (arg);
+  struct fabric_queue *q = arg;
+
+  assert (fabric_wait (&q, 1, fabric_now_ns () + ENDS_PATIENCE_NS) == 0);
   return NULL;
 }
 
