@@ -128,7 +128,7 @@ endef
 UNIT_VM = $(O)/test/unit/fabric/test_verbs
 UNIT_HOST = $(filter-out $(UNIT_VM),$(UNIT))
 INTEGRATION = $(wildcard test/integration/test_*.py)
-VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh test_late_write.sh)
+VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh)
 VM_SLOW_TESTS = $(filter-out $(VM_TESTS),$(wildcard test/vm/test_*.sh)) \
   test/vm/selftest
 RUN = test/run --log-dir $(O)/test-logs
