@@ -1,0 +1,32 @@
+/* The parts of the data path, for device.c and each other.  Like
+ * device.h's functions they are for many threads at once and return 0 or
+ * -errno.
+ */
+
+#ifndef ISW_DEVICE_PARTS_H
+#define ISW_DEVICE_PARTS_H
+
+#include "nbdkit-plugin/device.h"
+#include "nbdkit-plugin/span.h"
+
+static inline void
+device_count (_Atomic uint64_t *counter, uint64_t by)
+{
+  atomic_fetch_add_explicit (counter, by, memory_order_relaxed);
+}
+
+/* Read a span into its buffer; no donor is waited for past deadline_ns. */
+int device_read_span (struct device *d, const struct span *s,
+                      int64_t deadline_ns);
+/* Write a span from its buffer, under its pages' claim. */
+int device_write_span (struct device *d, const struct span *s,
+                       int64_t deadline_ns);
+
+/* Make the pages from `first` to before `end` read as zeros, in the
+ * bookkeeping alone.
+ */
+void device_zero_pages (struct device *d, uint64_t first, uint64_t end);
+/* Zero on the local copy what reads as zeros for that. */
+int device_settle_zeros (struct device *d);
+
+#endif /* ISW_DEVICE_PARTS_H */

@@ -1,0 +1,52 @@
+#include "nbdkit-plugin/flight.h"
+
+#include <errno.h>
+
+#include "nbdkit-plugin/device_parts.h"
+#include "nbdkit-plugin/session.h"
+
+static uint64_t
+remote_address (const struct device *d, const struct slab_home *home,
+                uint64_t page)
+{
+  uint64_t slab = slab_table_slab_of (d->slabs, page);
+
+  return home->address +
+    (page - slab_table_first_page (d->slabs, slab)) * PAGE_SIZE_BYTES;
+}
+
+void
+flight_post (struct device *d, struct flight *f, enum fabric_type type,
+             void *local, uint64_t page, uint32_t n)
+{
+  struct fabric_op *op = &f->lane->ops[f->ops];
+
+  if (f->error)
+    return;
+  *op = (struct fabric_op) {
+    .type = type, .region = session_region (f->home.session),
+    .local = local, .length = n * PAGE_SIZE_BYTES,
+    .remote = remote_address (d, &f->home, page), .key = f->home.key,
+  };
+  f->error =
+    fabric_queue_post (session_queue (f->home.session, f->lane->id), op);
+  if (!f->error)
+    f->ops++;
+}
+
+int
+flight_land (struct device *d, struct flight *f, int64_t deadline_ns)
+{
+  struct fabric_queue *queue = session_queue (f->home.session, f->lane->id);
+  int r = f->error;
+
+  if (f->ops > 0 && fabric_wait (&queue, 1, deadline_ns) == -ETIMEDOUT) {
+    device_count (&d->counters.deadlines_missed, 1);
+    r = -ETIMEDOUT;
+  }
+  for (unsigned i = 0; i < f->ops && r == 0; i++)
+    r = f->lane->ops[i].status;
+  if (r < 0)
+    session_end (f->home.session, r);
+  return r;
+}
