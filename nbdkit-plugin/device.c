@@ -47,9 +47,14 @@ allocate (struct device *d)
     return -errno;
   d->arena = memory;
   d->arena_bytes = slot_bytes + lane_bytes;
-  d->slabs = slab_table_new (p->size_bytes / PAGE_SIZE_BYTES,
-                             p->slab_size_bytes / PAGE_SIZE_BYTES,
-                             p->smoothing, p->hot_slab, p->wake, p->data);
+  d->slabs = slab_table_new (&(struct slab_table_params) {
+      .pages = p->size_bytes / PAGE_SIZE_BYTES,
+      .slab_pages = p->slab_size_bytes / PAGE_SIZE_BYTES,
+      .smoothing = p->smoothing,
+      .hot_pages_per_second = p->hot_slab,
+      .cold_pages_per_second = p->cold_slab,
+      .drained = p->wake, .data = p->data,
+    });
   d->slots = slot_pool_new (memory, slots,
                             (struct slot_pool_owner) {
                               committed, has_other_copy, d });

@@ -29,7 +29,7 @@ struct device_counters {
 struct device_params {
   uint64_t size_bytes;
   uint64_t slab_size_bytes;
-  double smoothing, hot_slab;
+  double smoothing, hot_slab, cold_slab;
   unsigned lanes;
   uint64_t write_behind_bytes;
   int64_t deadline_ns;

@@ -14,6 +14,7 @@
 
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/device.h"
+#include "nbdkit-plugin/homes.h"
 #include "nbdkit-plugin/log.h"
 #include "nbdkit-plugin/placing.h"
 #include "nbdkit-plugin/registration.h"
@@ -34,9 +35,8 @@ struct mapper {
   struct placing_params placing_params;
   struct donor_pool *donors;
   struct placing **placings;    /* by slab; those being mapped */
-  struct donor **owners;        /* by slab; those mapped or draining */
+  struct homes homes;
   struct timespec donors_file_time;
-  struct status_counters counters;
 };
 
 struct mapper *
@@ -78,21 +78,19 @@ on_placed (void *data, uint64_t slab, struct donor *donor,
   struct mapper *m = data;
 
   m->placings[slab] = NULL;
-  if (!home) {
+  if (home)
+    homes_enter (&m->homes, slab, donor, home);
+  else
     slab_table_abandon_mapping (slabs (m), slab);
-    return;
-  }
-  m->owners[slab] = donor;
-  m->counters.slabs_mapped++;
-  slab_table_map (slabs (m), slab, home);
 }
 
 static void
 place_hot (struct mapper *m)
 {
   for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
-    if (!m->owners[i] && slab_table_is_hot (slabs (m), i)) {
-      m->placings[i] = placing_start (&m->placing_params, i);
+    if (!m->homes.of[i].donor && slab_table_is_hot (slabs (m), i)) {
+      m->placings[i] = placing_start (&m->placing_params, i,
+                                      m->homes.of[i].evicted_by);
       if (!m->placings[i])
         return;                 /* no donor now */
       slab_table_begin_mapping (slabs (m), i);
@@ -101,49 +99,94 @@ place_hot (struct mapper *m)
 
 /* ---- letting go ---- */
 
-/* Free the donor's slabs that nobody uses any more; when all are, the
- * session may go.
- */
-static void
-release_drained (struct mapper *m, struct donor *d)
-{
-  for (uint64_t i = 0; d->slabs > 0 && i < slab_table_slabs (slabs (m)); i++)
-    if (m->owners[i] == d && slab_table_unmap (slabs (m), i)) {
-      m->owners[i] = NULL;
-      d->slabs--;
-      m->counters.slabs_unmapped++;
-    }
-  if (d->slabs == 0)
-    donor_pool_let_go (d);
-}
-
 static void
 on_ended (void *data, struct donor *d)
 {
   struct mapper *m = data;
 
-  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++) {
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
     if (m->placings[i])
       placing_donor_ended (m->placings[i], d);
-    if (m->owners[i] == d) {
-      slab_table_drain (slabs (m), i);
-      m->counters.slabs_lost++;
-    }
-  }
+  homes_leave_all (&m->homes, d);
+  homes_forget (&m->homes, d);
   donor_note_loss (d);
 }
 
+/* What nobody uses any more goes; a session that has ended, when nothing
+ * of it is left.
+ */
 static void
-release_all_drained (struct mapper *m)
+let_go (struct mapper *m)
 {
   GPtrArray *donors = m->donors->donors;
 
+  homes_settle (&m->homes);
   /* From the end, since a donor that is leaving is removed. */
   for (guint i = donors->len; i-- > 0; ) {
     struct donor *d = donors->pdata[i];
-    if (d->state == DONOR_ENDED)
-      release_drained (m, d);
+    if (d->state == DONOR_ENDED && d->slabs == 0)
+      donor_pool_let_go (d);
   }
+}
+
+/* Memory that another borrower has more use for. */
+static void
+return_idle (struct mapper *m)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (m->homes.of[i].donor && m->homes.of[i].exit == HOME_STAYS &&
+        slab_table_is_idle (slabs (m), i))
+      homes_leave (&m->homes, i, HOME_RETURNED, 0);
+  let_go (m);
+}
+
+/* ---- what donors ask ---- */
+
+static void
+answer_activity (struct mapper *m, struct donor *d,
+                 const struct message *question)
+{
+  struct message answer = {
+    .type = MESSAGE_ACTIVITY, .id = question->id,
+    .activity = { .count = question->grants.count },
+  };
+  uint64_t slab;
+
+  for (uint32_t i = 0; i < question->grants.count; i++) {
+    const uint64_t grant = question->grants.grants[i];
+
+    answer.activity.of[i].grant = grant;
+    if (homes_find (&m->homes, d, grant, &slab))
+      answer.activity.of[i].activity_milli =
+        slab_table_activity (slabs (m), slab) * 1000;
+  }
+  session_answer (d->session, &answer);
+}
+
+/* One that is not in use (any more, or not yet) is done with at once. */
+static void
+evict_one (struct mapper *m, struct donor *d, uint64_t grant,
+           uint64_t request)
+{
+  uint64_t slab;
+
+  if (homes_find (&m->homes, d, grant, &slab)) {
+    homes_leave (&m->homes, slab, HOME_EVICTED, request);
+    return;
+  }
+  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
+    if (m->placings[i] && placing_evicted (m->placings[i], d, grant))
+      break;
+  homes_say_done (d, grant, request);
+}
+
+static void
+evict (struct mapper *m, struct donor *d, const struct message *msg)
+{
+  for (uint32_t i = 0; i < msg->grants.count; i++)
+    evict_one (m, d, msg->grants.grants[i], msg->id);
+  let_go (m);
+  place_hot (m);
 }
 
 /* ---- events ---- */
@@ -164,14 +207,15 @@ on_message (void *data, struct donor *d, const struct message *msg)
     if (m->placings[i] && placing_message (m->placings[i], d, msg))
       return;
   switch (msg->type) {
-  case MESSAGE_MR_INFO: {
-    /* Nobody waits for this grant any more: give it back. */
-    struct message unmap = {
-      .type = MESSAGE_UNMAP, .unmap = { .grant = msg->mr_info.grant },
-    };
-    session_send (d->session, &unmap);
+  case MESSAGE_MR_INFO:         /* nobody waits for it any more */
+    homes_say_unmap (d, msg->mr_info.grant);
     break;
-  }
+  case MESSAGE_CHECK_ACTIVITY:
+    answer_activity (m, d, msg);
+    break;
+  case MESSAGE_EVICT:
+    evict (m, d, msg);
+    break;
   case MESSAGE_FREE_MEM:        /* late answers */
   case MESSAGE_REFUSED:
   case MESSAGE_DONE:
@@ -206,7 +250,7 @@ on_wake (gint fd, GIOCondition condition, gpointer data)
   if (read (fd, &n, sizeof n) == -1)
     return G_SOURCE_CONTINUE;
   donor_pool_check (m->donors);
-  release_all_drained (m);
+  let_go (m);
   place_hot (m);
   return G_SOURCE_CONTINUE;
 }
@@ -237,6 +281,7 @@ on_tick (gpointer data)
 
   slab_table_tick (slabs (m));
   check_donors_file (m);
+  return_idle (m);
   place_hot (m);
   return G_SOURCE_CONTINUE;
 }
@@ -249,7 +294,7 @@ on_request (const char *request, void *data)
   if (strcmp (request, "status") != 0)
     return NULL;
   return status_report (&m->params, m->session_params.device_id, m->donors,
-                        m->owners, &m->counters);
+                        &m->homes);
 }
 
 /* ---- the thread ---- */
@@ -311,7 +356,7 @@ set_up (struct mapper *m)
   m->context = g_main_context_new ();
   m->loop = g_main_loop_new (m->context, FALSE);
   m->placings = g_new0 (struct placing *, slab_table_slabs (slabs (m)));
-  m->owners = g_new0 (struct donor *, slab_table_slabs (slabs (m)));
+  homes_init (&m->homes, slabs (m));
   registrations_init (&m->registrations, d->arena, d->arena_bytes);
   m->session_params = (struct session_params) {
     .context = m->context, .registrations = &m->registrations,
@@ -378,7 +423,7 @@ mapper_free (struct mapper *m)
     g_main_loop_unref (m->loop);
     g_main_context_unref (m->context);
     g_free (m->placings);
-    g_free (m->owners);
+    homes_free (&m->homes);
   }
   close (m->wake_fd);
   g_free (m);

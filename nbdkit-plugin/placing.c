@@ -21,6 +21,7 @@ struct placing {
   enum step step;
   GSource *timer;
   GPtrArray *excluded;          /* donors that did not take it */
+  const struct donor *avoid;    /* not yet asked; or NULL */
 
   struct probe probes[PROBES_MAX];
   size_t n_probes;
@@ -67,7 +68,7 @@ start_timer (struct placing *p, int64_t ns, GSourceFunc f)
 static bool
 is_candidate (const struct placing *p, struct donor *d)
 {
-  return donor_is_usable (d) &&
+  return donor_is_usable (d) && d != p->avoid &&
     d->slabs < p->params->max_slabs_per_donor &&
     !g_ptr_array_find (p->excluded, d, NULL);
 }
@@ -81,7 +82,7 @@ finish (struct placing *p, struct donor *donor, const struct slab_home *home)
 
 /* Draw donors; 0 if none is a candidate. */
 static size_t
-draw (struct placing *p)
+draw_once (struct placing *p)
 {
   GPtrArray *donors = p->params->donors->donors;
   g_autofree struct choose_donor *c = g_new (struct choose_donor,
@@ -100,6 +101,16 @@ draw (struct placing *p)
     p->probes[i] = (struct probe) {
       .donor = donors->pdata[drawn[i]], .slabs = c[drawn[i]].slabs,
     };
+  return p->n_probes;
+}
+
+static size_t
+draw (struct placing *p)
+{
+  if (draw_once (p) == 0 && p->avoid) {
+    p->avoid = NULL;
+    draw_once (p);
+  }
   return p->n_probes;
 }
 
@@ -219,12 +230,14 @@ probe (struct placing *p)
 }
 
 struct placing *
-placing_start (const struct placing_params *params, uint64_t slab)
+placing_start (const struct placing_params *params, uint64_t slab,
+               const struct donor *avoid)
 {
   struct placing *p = g_new0 (struct placing, 1);
 
   p->params = params;
   p->slab = slab;
+  p->avoid = avoid;
   p->excluded = g_ptr_array_new ();
   if (draw (p) == 0) {
     placing_free (p);
@@ -316,9 +329,22 @@ placing_lanes_ready (struct placing *p, struct donor *d)
     finish (p, d, &p->home);
 }
 
+bool
+placing_evicted (struct placing *p, struct donor *d, uint64_t grant)
+{
+  if (p->step != PLACING_LANES || p->target != d || p->home.grant != grant)
+    return false;
+  d->slabs--;
+  g_ptr_array_add (p->excluded, d);
+  probe (p);
+  return true;
+}
+
 void
 placing_donor_ended (struct placing *p, struct donor *d)
 {
+  if (p->avoid == d)
+    p->avoid = NULL;
   if (p->step != PLACING_PROBE) {
     if (p->target == d) {
       d->slabs--;

@@ -33,9 +33,11 @@ struct placing_params {
   void *data;
 };
 
-/* Begin; NULL if no donor is usable now (`done` is not called). */
+/* Begin; NULL if no donor is usable now (`done` is not called).  `avoid`
+ * (or NULL) is asked only when no other donor takes the slab.
+ */
 struct placing *placing_start (const struct placing_params *params,
-                               uint64_t slab);
+                               uint64_t slab, const struct donor *avoid);
 /* Give up, without calling `done`. */
 void placing_free (struct placing *p);
 
@@ -47,5 +49,9 @@ bool placing_message (struct placing *p, struct donor *d,
                       const struct message *m);
 void placing_lanes_ready (struct placing *p, struct donor *d);
 void placing_donor_ended (struct placing *p, struct donor *d);
+/* The donor wants a grant back; true if it is this placing's, which looks
+ * elsewhere then.
+ */
+bool placing_evicted (struct placing *p, struct donor *d, uint64_t grant);
 
 #endif /* ISW_PLACING_H */

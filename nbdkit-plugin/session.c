@@ -121,12 +121,15 @@ end_for_lane (struct session *s, int error)
   end_because (s, error, reason);
 }
 
-static void
-send_as_is (struct session *s, const struct message *m)
+void
+session_answer (struct session *s, const struct message *m)
 {
   char buf[FABRIC_MESSAGE_MAX];
-  int r = message_encode (m, buf, sizeof buf);
+  int r;
 
+  if (atomic_load (&s->ended))
+    return;
+  r = message_encode (m, buf, sizeof buf);
   if (r > 0)
     r = fabric_channel_send (s->channel, buf, r);
   if (r < 0)
@@ -138,8 +141,7 @@ uint64_t
 session_send (struct session *s, struct message *m)
 {
   m->id = ++s->next_id;
-  if (!atomic_load (&s->ended))
-    send_as_is (s, m);
+  session_answer (s, m);
   return m->id;
 }
 
@@ -202,7 +204,7 @@ on_message (struct session *s, const struct message *m)
     on_welcome (s, m);
     return;
   case MESSAGE_PING:
-    send_as_is (s, &pong);
+    session_answer (s, &pong);
     return;
   case MESSAGE_PONG:
     return;

@@ -89,5 +89,7 @@ bool session_lanes_ready (const struct session *s);
  * failure ends the session.
  */
 uint64_t session_send (struct session *s, struct message *m);
+/* Send an answer, under the request id that is in it. */
+void session_answer (struct session *s, const struct message *m);
 
 #endif /* ISW_BORROWER_SESSION_H */

@@ -11,21 +11,25 @@ struct slab {
   enum slab_state state;
   unsigned pins;
   bool has_zero;                /* may have PAGE_ZERO pages */
+  bool emptied;                 /* a discard has left nothing on the donor */
+  uint64_t remote;              /* pages in PAGE_REMOTE */
   uint64_t remote_only;         /* pages in PAGE_REMOTE_ONLY */
   struct slab_home home;
 
   _Atomic uint64_t pages_now;   /* read and written in this second */
   _Atomic uint64_t pages_to_hot; /* pages_now from which the slab is hot */
   _Atomic uint64_t pages_read, pages_written;
-  double activity;              /* the mapper's */
+  atomic_bool written;          /* since it was last at rest */
+  double activity;              /* the mapper's, like the next */
+  unsigned cold_seconds;
 };
 
 enum { BITS = 2, PER_WORD = 64 / BITS };
 static const uint64_t LOW_BITS = UINT64_C (0x5555555555555555);
 
 struct slab_table {
-  uint64_t pages, slab_pages, slabs; /* constant, like the next four */
-  double smoothing, hot;
+  uint64_t pages, slab_pages, slabs; /* constant, like the next two */
+  double smoothing, hot, cold;
   void (*drained) (void *data);
   void *data;
   struct slab *slab;
@@ -44,10 +48,9 @@ slab_state_name (enum slab_state state)
 }
 
 struct slab_table *
-slab_table_new (uint64_t pages, uint64_t slab_pages,
-                double smoothing, double hot_pages_per_second,
-                void (*drained) (void *data), void *data)
+slab_table_new (const struct slab_table_params *params)
 {
+  const uint64_t pages = params->pages, slab_pages = params->slab_pages;
   struct slab_table *t = calloc (1, sizeof *t);
 
   /* Slabs must not share a word of page states. */
@@ -57,10 +60,11 @@ slab_table_new (uint64_t pages, uint64_t slab_pages,
   t->pages = pages;
   t->slab_pages = slab_pages;
   t->slabs = (pages + slab_pages - 1) / slab_pages;
-  t->smoothing = smoothing;
-  t->hot = hot_pages_per_second;
-  t->drained = drained;
-  t->data = data;
+  t->smoothing = params->smoothing;
+  t->hot = params->hot_pages_per_second;
+  t->cold = params->cold_pages_per_second;
+  t->drained = params->drained;
+  t->data = params->data;
   t->slab = calloc (t->slabs, sizeof *t->slab);
   t->states = calloc ((pages + PER_WORD - 1) / PER_WORD, sizeof *t->states);
   if (!t->slab || !t->states) {
@@ -69,7 +73,8 @@ slab_table_new (uint64_t pages, uint64_t slab_pages,
   }
   for (uint64_t i = 0; i < t->slabs; i++) {
     pthread_mutex_init (&t->slab[i].lock, NULL);
-    t->slab[i].pages_to_hot = activity_pages_to_hot (0, t->hot, smoothing);
+    t->slab[i].pages_to_hot =
+      activity_pages_to_hot (0, t->hot, t->smoothing);
   }
   return t;
 }
@@ -207,26 +212,40 @@ count_remote_only (struct slab_table *t, struct slab *s, int by)
   atomic_fetch_add (&t->remote_only, by);
 }
 
+/* After pages have changed their state to this one. */
+static void
+note_emptied (struct slab *s, uint64_t remote_before, enum page_state state)
+{
+  if (s->remote + s->remote_only > 0)
+    s->emptied = false;
+  else if (state == PAGE_ZERO && remote_before > 0)
+    s->emptied = true;
+}
+
 bool
 slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
                       enum page_state state)
 {
   struct slab *s = &t->slab[slab_table_slab_of (t, page)];
   bool local_is_old = false;
+  uint64_t remote_before;
 
   pthread_mutex_lock (&s->lock);
   if (state == PAGE_REMOTE && !is_reachable (s))
     state = PAGE_LOCAL;
   if (state == PAGE_ZERO)
     s->has_zero = true;
+  remote_before = s->remote + s->remote_only;
   for (uint64_t i = page; i < page + n; i++) {
     enum page_state before = get_state (t, i);
 
     if (before == PAGE_REMOTE_ONLY)
       count_remote_only (t, s, -1);
+    s->remote += (state == PAGE_REMOTE) - (before == PAGE_REMOTE);
     local_is_old |= before == PAGE_REMOTE_ONLY || before == PAGE_ZERO;
     set_state (t, i, state);
   }
+  note_emptied (s, remote_before, state);
   pthread_mutex_unlock (&s->lock);
   return local_is_old;
 }
@@ -241,6 +260,7 @@ slab_table_keep_remote (struct slab_table *t, uint64_t page)
   kept = is_reachable (s) && get_state (t, page) == PAGE_REMOTE;
   if (kept) {
     set_state (t, page, PAGE_REMOTE_ONLY);
+    s->remote--;
     count_remote_only (t, s, 1);
   }
   pthread_mutex_unlock (&s->lock);
@@ -279,11 +299,11 @@ slab_table_touch (struct slab_table *t, uint64_t slab, uint32_t n,
   struct slab *s = &t->slab[slab];
   uint64_t hot = atomic_load (&s->pages_to_hot);
   uint64_t before_now = atomic_fetch_add (&s->pages_now, n);
-  uint64_t before =
-    atomic_fetch_add (write ? &s->pages_written : &s->pages_read, n);
 
+  atomic_fetch_add (write ? &s->pages_written : &s->pages_read, n);
   if (t->hot == 0)
-    return write && before == 0;
+    return write && !atomic_load (&s->written) &&
+      !atomic_exchange (&s->written, true);
   return before_now < hot && before_now + n >= hot;
 }
 
@@ -319,14 +339,28 @@ slab_table_tick (struct slab_table *t)
     struct slab *s = &t->slab[i];
     uint64_t pages = atomic_exchange (&s->pages_now, 0);
 
+    if (s->activity < t->cold)
+      s->cold_seconds++;
     if (pages == 0 && s->activity == 0)
       continue;
     s->activity = activity_step (s->activity, pages, t->smoothing);
     if (s->activity < 1e-3)
       s->activity = 0;
+    if (s->activity >= t->cold)
+      s->cold_seconds = 0;
     atomic_store (&s->pages_to_hot,
                   activity_pages_to_hot (s->activity, t->hot, t->smoothing));
   }
+}
+
+double
+slab_table_activity (const struct slab_table *t, uint64_t slab)
+{
+  const struct slab *s = &t->slab[slab];
+  double now = activity_step (s->activity, atomic_load (&s->pages_now),
+                              t->smoothing);
+
+  return now > s->activity ? now : s->activity;
 }
 
 bool
@@ -339,9 +373,31 @@ slab_table_is_hot (struct slab_table *t, uint64_t slab)
   free = s->state == SLAB_UNMAPPED && s->remote_only == 0;
   pthread_mutex_unlock (&s->lock);
   if (t->hot == 0)
-    return free && atomic_load (&s->pages_written) > 0;
+    return free && atomic_load (&s->written);
   return free &&
-    atomic_load (&s->pages_now) >= atomic_load (&s->pages_to_hot);
+    (s->activity >= t->hot ||
+     atomic_load (&s->pages_now) >= atomic_load (&s->pages_to_hot));
+}
+
+bool
+slab_table_is_idle (struct slab_table *t, uint64_t slab)
+{
+  struct slab *s = &t->slab[slab];
+  bool movable, emptied;
+
+  pthread_mutex_lock (&s->lock);
+  movable = s->state == SLAB_MAPPED && s->remote_only == 0;
+  emptied = s->emptied;
+  pthread_mutex_unlock (&s->lock);
+  if (emptied && (t->hot == 0 || s->activity < t->hot))
+    return movable;
+  return movable && s->cold_seconds >= SLAB_COLD_SECONDS;
+}
+
+void
+slab_table_rest (struct slab_table *t, uint64_t slab)
+{
+  atomic_store (&t->slab[slab].written, false);
 }
 
 static void
@@ -376,6 +432,7 @@ slab_table_map (struct slab_table *t, uint64_t slab,
   s->state = SLAB_MAPPED;
   s->home = *home;
   pthread_mutex_unlock (&s->lock);
+  s->cold_seconds = 0;
 }
 
 /* PAGE_REMOTE -> PAGE_LOCAL, a word at a time. */
@@ -400,6 +457,8 @@ slab_table_drain (struct slab_table *t, uint64_t slab)
   assert (s->state == SLAB_MAPPED);
   s->state = SLAB_DRAINING;
   forget_remote (t, slab);
+  s->remote = 0;
+  s->emptied = false;
   pthread_mutex_unlock (&s->lock);
 }
 

@@ -44,15 +44,23 @@ enum page_source { SOURCE_DISK, SOURCE_DONOR, SOURCE_ZERO, SOURCE_LOST };
 
 struct slab_table;
 
-/* pages and slab_pages: of the device and of a slab (the last may be
- * short).  A slab is hot when its activity reaches hot_pages_per_second;
- * if that is 0, from its first write on.  drained is called, from any thread, when the last pin of a
- * draining slab is dropped.  NULL if memory is short.
- */
-struct slab_table *slab_table_new (uint64_t pages, uint64_t slab_pages,
-                                   double smoothing,
-                                   double hot_pages_per_second,
-                                   void (*drained) (void *data), void *data);
+struct slab_table_params {
+  uint64_t pages, slab_pages;   /* of the device, of a slab (the last may be
+                                   short) */
+  double smoothing;             /* alpha */
+  /* Activity from which a slab is hot; 0: from its next write on. */
+  double hot_pages_per_second;
+  /* Activity under which it is cold; 0: it never is. */
+  double cold_pages_per_second;
+  /* Called, from any thread, when the last pin of a draining slab is
+   * dropped.
+   */
+  void (*drained) (void *data);
+  void *data;
+};
+
+/* NULL if memory is short. */
+struct slab_table *slab_table_new (const struct slab_table_params *params);
 void slab_table_free (struct slab_table *t);
 
 uint64_t slab_table_slabs (const struct slab_table *t);
@@ -119,8 +127,21 @@ void slab_table_info (struct slab_table *t, uint64_t slab,
 
 /* Once a second: fold the pages counted into the activity. */
 void slab_table_tick (struct slab_table *t);
+/* Pages per second: the average, or what this second adds up to so far if
+ * that is more.
+ */
+double slab_table_activity (const struct slab_table *t, uint64_t slab);
 /* Is the slab unmapped, hot now, and free of lost pages? */
 bool slab_table_is_hot (struct slab_table *t, uint64_t slab);
+/* Is the slab mapped without need: cold for SLAB_COLD_SECONDS, or none of
+ * its pages is with the donor any more, since they were discarded, and it
+ * is not hot either?
+ */
+enum { SLAB_COLD_SECONDS = 10 };
+bool slab_table_is_idle (struct slab_table *t, uint64_t slab);
+
+/* An idle slab is given back: it is not hot before its next access. */
+void slab_table_rest (struct slab_table *t, uint64_t slab);
 
 /* UNMAPPED -> MAPPING, MAPPING -> UNMAPPED, MAPPING -> MAPPED. */
 void slab_table_begin_mapping (struct slab_table *t, uint64_t slab);

@@ -89,7 +89,7 @@ add_slab (JsonBuilder *b, uint64_t index, const struct slab_info *info,
 
 static void
 add_slabs (JsonBuilder *b, const struct device *d,
-           struct donor *const *owners)
+           const struct homes *homes)
 {
   uint64_t in_state[4] = { 0 };
   struct slab_info info;
@@ -101,7 +101,7 @@ add_slabs (JsonBuilder *b, const struct device *d,
     slab_table_info (d->slabs, i, &info);
     in_state[info.state]++;
     if (info.state != SLAB_UNMAPPED || info.activity > 0)
-      add_slab (b, i, &info, owners[i]);
+      add_slab (b, i, &info, homes->of[i].donor);
   }
   json_builder_end_array (b);
   for (enum slab_state s = SLAB_UNMAPPED; s <= SLAB_DRAINING; s++)
@@ -135,7 +135,7 @@ add_donors (JsonBuilder *b, const struct donor_pool *p)
 
 static void
 add_counters (JsonBuilder *b, const struct device *d,
-              const struct status_counters *m)
+              const struct homes_counters *h)
 {
   const struct device_counters *c = &d->counters;
 
@@ -149,9 +149,11 @@ add_counters (JsonBuilder *b, const struct device *d,
   add_int (b, "pages_written_disk", atomic_load (&c->written_disk));
   add_int (b, "pages_trimmed", atomic_load (&c->trimmed));
   add_int (b, "pages_not_on_local_copy", slab_table_remote_only (d->slabs));
-  add_int (b, "slabs_mapped", m->slabs_mapped);
-  add_int (b, "slabs_lost", m->slabs_lost);
-  add_int (b, "slabs_unmapped", m->slabs_unmapped);
+  add_int (b, "slabs_mapped", h->mapped);
+  add_int (b, "slabs_lost", h->lost);
+  add_int (b, "slabs_evicted", h->evicted);
+  add_int (b, "slabs_returned", h->returned);
+  add_int (b, "slabs_unmapped", h->unmapped);
   add_int (b, "deadlines_missed", atomic_load (&c->deadlines_missed));
   add_int (b, "io_errors", atomic_load (&c->io_errors));
   add_int (b, "backing_errors", write_behind_errors (d->writers));
@@ -174,8 +176,7 @@ add_write_behind (JsonBuilder *b, const struct device *d)
 
 JsonNode *
 status_report (const struct mapper_params *params, const uint8_t *device_id,
-               const struct donor_pool *donors, struct donor *const *owners,
-               const struct status_counters *counters)
+               const struct donor_pool *donors, const struct homes *homes)
 {
   g_autoptr (JsonBuilder) b = json_builder_new ();
 
@@ -185,9 +186,9 @@ status_report (const struct mapper_params *params, const uint8_t *device_id,
   add_config (b, params->config);
   add_device (b, params->device, device_id);
   add_lock (b, &params->lock);
-  add_slabs (b, params->device, owners);
+  add_slabs (b, params->device, homes);
   add_donors (b, donors);
-  add_counters (b, params->device, counters);
+  add_counters (b, params->device, &homes->counters);
   add_write_behind (b, params->device);
   json_builder_end_object (b);
   return json_builder_get_root (b);

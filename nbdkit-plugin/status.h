@@ -6,17 +6,13 @@
 #include <json-glib/json-glib.h>
 #include <stdint.h>
 
+#include "nbdkit-plugin/homes.h"
 #include "nbdkit-plugin/mapper.h"
 
-struct status_counters {
-  uint64_t slabs_mapped, slabs_lost, slabs_unmapped;
-};
-
-/* A new node.  owners: the donor of each slab, or NULL. */
+/* A new node. */
 JsonNode *status_report (const struct mapper_params *params,
                          const uint8_t *device_id,
                          const struct donor_pool *donors,
-                         struct donor *const *owners,
-                         const struct status_counters *counters);
+                         const struct homes *homes);
 
 #endif /* ISW_STATUS_H */

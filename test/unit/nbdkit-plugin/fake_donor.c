@@ -121,19 +121,25 @@ answer_map (struct session *s, const struct message *m)
 }
 
 static void
+end_grant (struct session *s, uint64_t id)
+{
+  for (int i = 0; i < GRANTS; i++) {
+    struct grant *g = &s->donor->grants[i];
+    if (g->session == s && g->id == id) {
+      free (g->memory);
+      *g = (struct grant) { 0 };
+    }
+  }
+}
+
+static void
 answer_unmap (struct session *s, const struct message *m)
 {
   struct message r = {
     .type = MESSAGE_DONE, .id = m->id, .done = { .grant = m->unmap.grant },
   };
 
-  for (int i = 0; i < GRANTS; i++) {
-    struct grant *g = &s->donor->grants[i];
-    if (g->session == s && g->id == m->unmap.grant) {
-      free (g->memory);
-      *g = (struct grant) { 0 };
-    }
-  }
+  end_grant (s, m->unmap.grant);
   say (s, &r);
 }
 
@@ -156,6 +162,9 @@ answer (struct session *s, const struct message *m)
     break;
   case MESSAGE_UNMAP:
     answer_unmap (s, m);
+    break;
+  case MESSAGE_DONE:
+    end_grant (s, m->done.grant);
     break;
   case MESSAGE_PING:
     r.type = MESSAGE_PONG;
@@ -324,6 +333,19 @@ fake_donor_lent (struct fake_donor *d)
   n = lent (d);
   pthread_mutex_unlock (&fake.lock);
   return n;
+}
+
+uint64_t
+fake_donor_newest_grant (struct fake_donor *d)
+{
+  uint64_t newest = 0;
+
+  pthread_mutex_lock (&fake.lock);
+  for (int i = 0; i < GRANTS; i++)
+    if (d->grants[i].session && d->grants[i].id > newest)
+      newest = d->grants[i].id;
+  pthread_mutex_unlock (&fake.lock);
+  return newest;
 }
 
 bool

@@ -85,8 +85,9 @@ struct message fake_donor_last (struct fake_donor *d,
                                 enum message_type type);
 /* Wait until the borrower has closed all channels to it. */
 void fake_donor_wait_let_go (struct fake_donor *d);
-/* Grants that live now. */
+/* Grants that live now, and the newest of them. */
 unsigned fake_donor_lent (struct fake_donor *d);
+uint64_t fake_donor_newest_grant (struct fake_donor *d);
 
 /* Copy from the memory of the grant with this key, on any donor; false
  * if it does not live.

@@ -57,7 +57,8 @@ rig_start (struct rig *r)
   ck_assert_ptr_nonnull (r->mapper);
   r->device = device_new (&(struct device_params) {
       .size_bytes = p->size_bytes, .slab_size_bytes = p->slab_size_bytes,
-      .smoothing = 0.2, .hot_slab = p->hot_slab, .lanes = p->lanes,
+      .smoothing = 0.2, .hot_slab = p->hot_slab, .cold_slab = p->cold_slab,
+      .lanes = p->lanes,
       .write_behind_bytes = p->write_behind_bytes,
       .deadline_ns = p->deadline_ns, .backing = r->backing,
       .wake = mapper_wake, .data = r->mapper,

@@ -21,7 +21,7 @@ enum { PAGE = PAGE_SIZE_BYTES, MIB = 1 << 20 };
 
 struct rig_params {
   uint64_t size_bytes, slab_size_bytes;
-  double hot_slab;
+  double hot_slab, cold_slab;
   unsigned donors, lanes, probes;
   uint64_t write_behind_bytes, max_slabs_per_donor;
   int64_t deadline_ns;

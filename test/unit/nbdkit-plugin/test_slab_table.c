@@ -9,6 +9,7 @@
 enum { SLAB = 256, PAGES = 2 * SLAB + 37 };
 #define ALPHA 0.2
 #define HOT 20.0
+#define COLD 5.0
 
 static struct slab_table *table;
 static atomic_bool ended;
@@ -25,12 +26,22 @@ on_drained (void *data)
   drained++;
 }
 
+static struct slab_table *
+new_table (double hot, double cold)
+{
+  return slab_table_new (&(struct slab_table_params) {
+      .pages = PAGES, .slab_pages = SLAB, .smoothing = ALPHA,
+      .hot_pages_per_second = hot, .cold_pages_per_second = cold,
+      .drained = on_drained, .data = &drained,
+    });
+}
+
 static void
 setup (void)
 {
   ended = false;
   drained = 0;
-  table = slab_table_new (PAGES, SLAB, ALPHA, HOT, on_drained, &drained);
+  table = new_table (HOT, COLD);
   ck_assert_ptr_nonnull (table);
 }
 
@@ -405,8 +416,7 @@ END_TEST
 
 START_TEST (hot_0_places_at_the_first_write)
 {
-  struct slab_table *t = slab_table_new (PAGES, SLAB, ALPHA, 0, on_drained,
-                                         &drained);
+  struct slab_table *t = new_table (0, 0);
 
   ck_assert (!slab_table_touch (t, 0, 32, false));
   ck_assert (!slab_table_is_hot (t, 0));
@@ -417,6 +427,108 @@ START_TEST (hot_0_places_at_the_first_write)
   ck_assert (slab_table_is_hot (t, 0));
   ck_assert (!slab_table_is_hot (t, 1));
   slab_table_free (t);
+}
+END_TEST
+
+START_TEST (hot_0_lets_a_slab_rest_until_its_next_write)
+{
+  struct slab_table *t = new_table (0, 0);
+
+  slab_table_touch (t, 0, 1, true);
+  slab_table_rest (t, 0);
+  ck_assert (!slab_table_is_hot (t, 0));
+  ck_assert (!slab_table_touch (t, 0, 1, false));
+  ck_assert (slab_table_touch (t, 0, 1, true));
+  ck_assert (slab_table_is_hot (t, 0));
+  slab_table_free (t);
+}
+END_TEST
+
+START_TEST (a_slab_is_still_hot_at_the_beginning_of_a_second)
+{
+  slab_table_touch (table, 0, HOT / ALPHA, false);
+  slab_table_tick (table);
+  ck_assert (slab_table_is_hot (table, 0));
+  slab_table_tick (table);
+  ck_assert (!slab_table_is_hot (table, 0));
+}
+END_TEST
+
+START_TEST (activity_is_the_average_or_what_is_going_on)
+{
+  ck_assert_double_eq_tol (slab_table_activity (table, 0), 0, 1e-9);
+  slab_table_touch (table, 0, 100, false);
+  ck_assert_double_eq_tol (slab_table_activity (table, 0), 20, 1e-9);
+  slab_table_tick (table);
+  ck_assert_double_eq_tol (slab_table_activity (table, 0), 20, 1e-9);
+  slab_table_touch (table, 0, 100, true);
+  ck_assert_double_eq_tol (slab_table_activity (table, 0), 36, 1e-9);
+}
+END_TEST
+
+/* Seconds of this many pages each, until the slab is idle. */
+static unsigned
+seconds_to_idle (uint32_t pages)
+{
+  unsigned n = 0;
+
+  while (!slab_table_is_idle (table, 0) && n < 60) {
+    slab_table_touch (table, 0, pages, false);
+    slab_table_tick (table);
+    n++;
+  }
+  return n;
+}
+
+START_TEST (a_cold_slab_is_idle_after_a_while)
+{
+  map (0);
+  slab_table_touch (table, 0, (COLD + 1) / ALPHA, false);
+  slab_table_tick (table);
+  ck_assert_uint_eq (seconds_to_idle (COLD + 1), 60);
+  ck_assert_uint_eq (seconds_to_idle (0), SLAB_COLD_SECONDS + 1);
+  slab_table_drain (table, 0);
+  ck_assert (!slab_table_is_idle (table, 0));
+  slab_table_unmap (table, 0);
+  map (0);
+  ck_assert (!slab_table_is_idle (table, 0));
+}
+END_TEST
+
+START_TEST (a_slab_with_the_only_copy_of_a_page_is_not_idle)
+{
+  map (0);
+  slab_table_set_pages (table, 3, 1, PAGE_REMOTE);
+  slab_table_keep_remote (table, 3);
+  ck_assert_uint_eq (seconds_to_idle (0), 60);
+}
+END_TEST
+
+START_TEST (a_slab_whose_pages_are_all_discarded_is_idle)
+{
+  map (0);
+  slab_table_set_pages (table, 0, SLAB, PAGE_ZERO);
+  ck_assert (!slab_table_is_idle (table, 0)); /* it had none */
+  slab_table_set_pages (table, 2, 4, PAGE_REMOTE);
+  slab_table_set_pages (table, 3, SLAB - 3, PAGE_ZERO);
+  ck_assert (!slab_table_is_idle (table, 0));
+  slab_table_set_pages (table, 0, 3, PAGE_ZERO);
+  ck_assert (slab_table_is_idle (table, 0));
+  slab_table_set_pages (table, 0, 1, PAGE_REMOTE);
+  ck_assert (!slab_table_is_idle (table, 0));
+}
+END_TEST
+
+START_TEST (a_discarded_slab_that_is_hot_is_not_idle)
+{
+  map (0);
+  slab_table_set_pages (table, 0, 1, PAGE_REMOTE);
+  slab_table_touch (table, 0, HOT / ALPHA, true);
+  slab_table_tick (table);
+  slab_table_set_pages (table, 0, 1, PAGE_ZERO);
+  ck_assert (!slab_table_is_idle (table, 0));
+  slab_table_tick (table);
+  ck_assert (slab_table_is_idle (table, 0));
 }
 END_TEST
 
@@ -516,6 +628,13 @@ main (void)
   tcase_add_test (c, an_access_of_many_pages_may_cross_the_threshold);
   tcase_add_test (c, of_many_threads_one_is_told);
   tcase_add_test (c, hot_0_places_at_the_first_write);
+  tcase_add_test (c, hot_0_lets_a_slab_rest_until_its_next_write);
+  tcase_add_test (c, a_slab_is_still_hot_at_the_beginning_of_a_second);
+  tcase_add_test (c, activity_is_the_average_or_what_is_going_on);
+  tcase_add_test (c, a_cold_slab_is_idle_after_a_while);
+  tcase_add_test (c, a_slab_with_the_only_copy_of_a_page_is_not_idle);
+  tcase_add_test (c, a_slab_whose_pages_are_all_discarded_is_idle);
+  tcase_add_test (c, a_discarded_slab_that_is_hot_is_not_idle);
   tcase_add_test (c, a_slab_that_is_placed_is_not_hot);
   tcase_add_test (c, pins_hold_a_home_while_the_mapper_takes_it_away);
   return suite_run ("slab_table", c);

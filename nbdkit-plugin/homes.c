@@ -1,0 +1,117 @@
+#include "nbdkit-plugin/homes.h"
+
+#include <assert.h>
+
+void
+homes_init (struct homes *h, struct slab_table *slabs)
+{
+  *h = (struct homes) {
+    .slabs = slabs, .of = g_new0 (struct home, slab_table_slabs (slabs)),
+  };
+}
+
+void
+homes_free (struct homes *h)
+{
+  g_free (h->of);
+}
+
+void
+homes_enter (struct homes *h, uint64_t slab, struct donor *donor,
+             const struct slab_home *home)
+{
+  h->of[slab] = (struct home) { .donor = donor, .grant = home->grant };
+  h->counters.mapped++;
+  slab_table_map (h->slabs, slab, home);
+}
+
+bool
+homes_find (const struct homes *h, const struct donor *donor, uint64_t grant,
+            uint64_t *slab)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].donor == donor && h->of[i].grant == grant) {
+      *slab = i;
+      return true;
+    }
+  return false;
+}
+
+void
+homes_leave (struct homes *h, uint64_t slab, enum home_exit exit,
+             uint64_t request)
+{
+  struct home *home = &h->of[slab];
+
+  assert (home->donor);
+  if (home->exit == HOME_STAYS)
+    slab_table_drain (h->slabs, slab);
+  home->exit = exit;
+  home->request = request;
+}
+
+void
+homes_leave_all (struct homes *h, struct donor *donor)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].donor == donor) {
+      homes_leave (h, i, HOME_LOST, 0);
+      h->counters.lost++;
+    }
+}
+
+void
+homes_forget (struct homes *h, const struct donor *donor)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].evicted_by == donor)
+      h->of[i].evicted_by = NULL;
+}
+
+void
+homes_say_done (struct donor *donor, uint64_t grant, uint64_t request)
+{
+  const struct message done = {
+    .type = MESSAGE_DONE, .id = request, .done = { .grant = grant },
+  };
+
+  session_answer (donor->session, &done);
+}
+
+void
+homes_say_unmap (struct donor *donor, uint64_t grant)
+{
+  struct message unmap = {
+    .type = MESSAGE_UNMAP, .unmap = { .grant = grant },
+  };
+
+  session_send (donor->session, &unmap);
+}
+
+static void
+settle (struct homes *h, uint64_t slab)
+{
+  const struct home left = h->of[slab];
+
+  left.donor->slabs--;
+  h->counters.unmapped++;
+  h->of[slab] = (struct home) { .donor = NULL };
+  if (left.exit == HOME_EVICTED) {
+    h->counters.evicted++;
+    h->of[slab].evicted_by = left.donor;
+    homes_say_done (left.donor, left.grant, left.request);
+  }
+  else if (left.exit == HOME_RETURNED) {
+    h->counters.returned++;
+    slab_table_rest (h->slabs, slab);
+    homes_say_unmap (left.donor, left.grant);
+  }
+}
+
+void
+homes_settle (struct homes *h)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].exit != HOME_STAYS && slab_table_unmap (h->slabs, i))
+      settle (h, i);
+}
