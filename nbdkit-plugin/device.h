@@ -23,6 +23,7 @@ struct write_behind;
 struct device_counters {
   _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
   _Atomic uint64_t written, written_donors, written_disk, trimmed;
+  _Atomic uint64_t promoted;    /* read from disk, and written to a donor */
   _Atomic uint64_t deadlines_missed, io_errors;
 };
 

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <string.h>
 
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device_parts.h"
@@ -116,10 +117,61 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
   return true;
 }
 
+/* Is the local copy the newest of n pages, and their slab mapped?  If so,
+ * hold a weak claim on them, under which that stays true or it is broken.
+ */
+static bool
+begin_promotion (struct device *d, struct page_claim *claim, uint64_t page,
+                 uint32_t n)
+{
+  struct slab_home home;
+  uint64_t slab = slab_table_slab_of (d->slabs, page);
+  uint32_t on_disk;
+
+  if (!slab_table_pin (d->slabs, slab, &home))
+    return false;
+  slab_table_unpin (d->slabs, slab);
+  if (!page_order_claim_weakly (&d->order, claim, page, n))
+    return false;
+  if (slab_table_route (d->slabs, page, n, false, &on_disk, &home)
+      == SOURCE_DISK && on_disk == n &&
+      slot_pool_clear_run (d->slots, page, n) == n)
+    return true;
+  page_order_release (&d->order, claim);
+  return false;
+}
+
+/* A promotion is worth no wait: without a free lane there is none. */
+static void
+write_promoted (struct device *d, uint64_t page, uint32_t n,
+                const char *content, int64_t deadline_ns)
+{
+  struct flight f = { .slab = slab_table_slab_of (d->slabs, page) };
+
+  f.lane = lane_pool_take (&d->lanes, 0);
+  if (!f.lane)
+    return;
+  if (slab_table_pin (d->slabs, f.slab, &f.home)) {
+    memcpy (f.lane->landing, content, (size_t) n * PAGE_SIZE_BYTES);
+    flight_post (d, &f, FABRIC_WRITE, f.lane->landing, page, n);
+    if (flight_land (d, &f, deadline_ns) == 0) {
+      slab_table_set_pages (d->slabs, page, n, PAGE_REMOTE);
+      device_count (&d->counters.promoted, n);
+    }
+    slab_table_unpin (d->slabs, f.slab);
+  }
+  lane_pool_put (&d->lanes, f.lane);
+}
+
+/* Pages that are wanted from the disk although their slab has a donor are
+ * written there as well, unless a writer has come meanwhile.
+ */
 static int
 read_from_disk (struct device *d, const struct span *s, uint64_t page,
-                uint32_t n)
+                uint32_t n, int64_t deadline_ns)
 {
+  struct page_claim claim;
+  bool promote = begin_promotion (d, &claim, page, n);
   struct lane *buffer = lane_pool_take (&d->disk_buffers, INT64_MAX);
   int r = backing_read (d->params.backing, buffer->landing,
                         (size_t) n * PAGE_SIZE_BYTES,
@@ -128,8 +180,13 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   if (r == 0) {
     span_fill (s, page, n, buffer->landing);
     device_count (&d->counters.read_disk, n);
+    if (promote && fabric_now_ns () < deadline_ns &&
+        page_order_strengthen (&d->order, &claim))
+      write_promoted (d, page, n, buffer->landing, deadline_ns);
   }
   lane_pool_put (&d->disk_buffers, buffer);
+  if (promote)
+    page_order_release (&d->order, &claim);
   return r;
 }
 
@@ -139,7 +196,7 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
  */
 static int
 read_from_here (struct device *d, const struct span *s, uint32_t *todo,
-                bool use_donor)
+                bool use_donor, int64_t deadline_ns)
 {
   struct slab_home home;
   uint32_t n;
@@ -163,7 +220,7 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
         n = 1;
         continue;
       }
-      r = read_from_disk (d, s, page, n);
+      r = read_from_disk (d, s, page, n, deadline_ns);
       break;
     case SOURCE_ZERO:
       span_fill (s, page, n, NULL);
@@ -191,7 +248,7 @@ device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
     if (use_donor)
       use_donor = read_from_donor (d, s, &todo, deadline_ns) &&
         fabric_now_ns () < deadline_ns;
-    r = read_from_here (d, s, &todo, use_donor);
+    r = read_from_here (d, s, &todo, use_donor, deadline_ns);
   }
   return r;
 }

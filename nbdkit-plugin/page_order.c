@@ -17,34 +17,83 @@ page_order_destroy (struct page_order *o)
   pthread_mutex_destroy (&o->lock);
 }
 
-/* The list holds one claim a worker at most, so walking it is cheap. */
+/* The next claim from e on, towards older ones, that overlaps c.  The list
+ * holds one claim a worker at most, so walking it is cheap.
+ */
+static struct page_claim *
+overlapping (struct page_claim *e, const struct page_claim *c)
+{
+  while (e && (e->first >= c->first + c->count ||
+               c->first >= e->first + e->count))
+    e = e->prev;
+  return e;
+}
+
 static bool
 must_wait (const struct page_claim *c)
 {
-  for (const struct page_claim *e = c->prev; e != NULL; e = e->prev)
-    if (e->first < c->first + c->count && c->first < e->first + e->count)
-      return true;
-  return false;
+  struct page_claim *e = overlapping (c->prev, c);
+
+  while (e && e->weak)
+    e = overlapping (e->prev, c);
+  return e != NULL;
 }
 
-void
-page_order_claim (struct page_order *o, struct page_claim *c,
-                  uint64_t first, uint64_t count)
+static void
+break_weak_claims (struct page_claim *c)
 {
-  c->first = first;
-  c->count = count;
-  c->next = NULL;
+  for (struct page_claim *e = overlapping (c->prev, c); e;
+       e = overlapping (e->prev, c))
+    e->broken = true;
+}
 
-  pthread_mutex_lock (&o->lock);
+static void
+append (struct page_order *o, struct page_claim *c)
+{
   c->prev = o->tail;
   if (o->tail)
     o->tail->next = c;
   else
     o->head = c;
   o->tail = c;
+}
+
+void
+page_order_claim (struct page_order *o, struct page_claim *c,
+                  uint64_t first, uint64_t count)
+{
+  *c = (struct page_claim) { .first = first, .count = count };
+  pthread_mutex_lock (&o->lock);
+  append (o, c);
+  break_weak_claims (c);
   while (must_wait (c))
     pthread_cond_wait (&o->released, &o->lock);
   pthread_mutex_unlock (&o->lock);
+}
+
+bool
+page_order_claim_weakly (struct page_order *o, struct page_claim *c,
+                         uint64_t first, uint64_t count)
+{
+  bool free;
+
+  *c = (struct page_claim) { .first = first, .count = count, .weak = true };
+  pthread_mutex_lock (&o->lock);
+  free = overlapping (o->tail, c) == NULL;
+  if (free)
+    append (o, c);
+  pthread_mutex_unlock (&o->lock);
+  return free;
+}
+
+bool
+page_order_strengthen (struct page_order *o, struct page_claim *c)
+{
+  pthread_mutex_lock (&o->lock);
+  if (!c->broken)
+    c->weak = false;
+  pthread_mutex_unlock (&o->lock);
+  return !c->weak;
 }
 
 void

@@ -2,7 +2,9 @@
  * remote write until its new content can be found by readers.
  *
  * A writer claims the pages of its request.  Claims that overlap are
- * granted in the order of their arrival.  Reads claim nothing.
+ * granted in the order of their arrival.  Reads claim nothing, but one
+ * that would like to write what it has read may hold a weak claim, which
+ * makes nobody wait: a writer that comes breaks it.
  */
 
 #ifndef ISW_PAGE_ORDER_H
@@ -15,7 +17,8 @@
 struct page_claim {
   uint64_t first;
   uint64_t count;
-  struct page_claim *prev, *next; /* private */
+  bool weak, broken;            /* private, like the next */
+  struct page_claim *prev, *next;
 };
 
 struct page_order {
@@ -34,6 +37,14 @@ void page_order_destroy (struct page_order *o);
  */
 void page_order_claim (struct page_order *o, struct page_claim *c,
                        uint64_t first, uint64_t count);
+
+/* A weak claim, if nobody has claimed any of the pages: else false. */
+bool page_order_claim_weakly (struct page_order *o, struct page_claim *c,
+                              uint64_t first, uint64_t count);
+/* Make a weak claim one that writers wait for; false if one has come. */
+bool page_order_strengthen (struct page_order *o, struct page_claim *c);
+
+/* End a claim of any kind. */
 void page_order_release (struct page_order *o, struct page_claim *c);
 
 #endif /* ISW_PAGE_ORDER_H */

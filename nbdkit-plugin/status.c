@@ -147,6 +147,7 @@ add_counters (JsonBuilder *b, const struct device *d,
   add_int (b, "pages_written", atomic_load (&c->written));
   add_int (b, "pages_written_donors", atomic_load (&c->written_donors));
   add_int (b, "pages_written_disk", atomic_load (&c->written_disk));
+  add_int (b, "pages_promoted", atomic_load (&c->promoted));
   add_int (b, "pages_trimmed", atomic_load (&c->trimmed));
   add_int (b, "pages_not_on_local_copy", slab_table_remote_only (d->slabs));
   add_int (b, "slabs_mapped", h->mapped);

@@ -8,10 +8,12 @@ here=$(dirname "$(readlink -f "$0")")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# rping ends with an error if a single message is lost or wrong.
+# rping ends with an error if a single message is lost or wrong, and if the other
+# machine does not listen yet.
 # shellcheck disable=SC2016
 "$here/run-pair" --timeout 300 \
-  --a 'stdbuf -oL rping -v -c -a 10.8.0.2 -C 500 && echo rping went well
+  --a 'until rping -c -a 10.8.0.2 -C 1 2>/dev/null; do sleep 0.2; done
+       stdbuf -oL rping -v -c -a 10.8.0.2 -C 500 && echo rping went well
        ip="ip -br link show dev eth0"
        until $ip | grep "eth0 *DOWN"; do sleep 0.1; done
        echo no carrier
@@ -20,7 +22,7 @@ trap 'rm -f "$log"' EXIT
        while busybox ping -c 1 -W 1 10.8.0.2 >/dev/null; do sleep 0.1; done
        echo b is gone
        exit 4' \
-  --b 'rping -s -a 10.8.0.2; sleep 1000' \
+  --b 'rping -s -P -a 10.8.0.2; sleep 1000' \
   --control 'pings () { grep -c "ping data" "$VM_PAIR/a.log"; }
              wait_for a ping-10:
              network off

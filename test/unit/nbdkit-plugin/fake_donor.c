@@ -271,6 +271,35 @@ fake_donor_say (struct fake_donor *d, const struct message *m)
   pthread_mutex_unlock (&fake.lock);
 }
 
+/* The newest of a session (NULL: of any), or 0. */
+static uint64_t
+newest_grant (struct fake_donor *d, const struct session *s)
+{
+  uint64_t newest = 0;
+
+  for (int i = 0; i < GRANTS; i++) {
+    const struct grant *g = &d->grants[i];
+    if (g->session && (!s || g->session == s) && g->id > newest)
+      newest = g->id;
+  }
+  return newest;
+}
+
+void
+fake_donor_evict (struct fake_donor *d)
+{
+  struct message m = { .type = MESSAGE_EVICT, .grants = { .count = 1 } };
+
+  pthread_mutex_lock (&fake.lock);
+  if (d->sessions && !d->sessions->ended) {
+    m.id = fake.next_id++;
+    m.grants.grants[0] = newest_grant (d, d->sessions);
+    if (m.grants.grants[0])
+      say (d->sessions, &m);
+  }
+  pthread_mutex_unlock (&fake.lock);
+}
+
 unsigned
 fake_donor_heard (struct fake_donor *d, enum message_type type)
 {
@@ -338,12 +367,10 @@ fake_donor_lent (struct fake_donor *d)
 uint64_t
 fake_donor_newest_grant (struct fake_donor *d)
 {
-  uint64_t newest = 0;
+  uint64_t newest;
 
   pthread_mutex_lock (&fake.lock);
-  for (int i = 0; i < GRANTS; i++)
-    if (d->grants[i].session && d->grants[i].id > newest)
-      newest = d->grants[i].id;
+  newest = newest_grant (d, NULL);
   pthread_mutex_unlock (&fake.lock);
   return newest;
 }

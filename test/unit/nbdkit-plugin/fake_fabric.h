@@ -76,6 +76,9 @@ void fake_donor_end_sessions (struct fake_donor *d);
 /* Say something of its own accord to its newest session. */
 void fake_donor_say (struct fake_donor *d, const struct message *m);
 
+/* Ask for the newest grant of its newest session back, if there is one. */
+void fake_donor_evict (struct fake_donor *d);
+
 /* Messages of a type that it has heard, sessions it has had. */
 unsigned fake_donor_heard (struct fake_donor *d, enum message_type type);
 void fake_donor_wait_heard (struct fake_donor *d, enum message_type type,

@@ -33,7 +33,8 @@ static char *model;
 static bool disk_fails;
 static atomic_bool stop;
 static _Atomic uint64_t errors;
-static uint64_t written_donors, read_donors, lost_deadlines;
+static uint64_t written_donors, read_donors, lost_deadlines, promoted;
+static uint64_t evicted;
 
 struct worker {
   struct thread thread;
@@ -199,6 +200,8 @@ make_trouble (struct seeded *s)
   struct fake_donor *d = rig.donors[seeded_below (s, DONORS)];
   struct fake_script script = fake_donor_script (d);
 
+  if (seeded_once_in (s, 2))
+    fake_donor_evict (rig.donors[seeded_below (s, DONORS)]);
   switch (seeded_below (s, disk_fails ? 6 : 4)) {
   case 0:
     fake_donor_end_sessions (d);
@@ -284,6 +287,9 @@ finish (char *buf)
   written_donors += rig_written_donors (&rig);
   read_donors += rig_read_donors (&rig);
   lost_deadlines += rig.device->counters.deadlines_missed;
+  promoted += rig.device->counters.promoted;
+  for (int i = 0; i < DONORS; i++)
+    evicted += fake_donor_heard (rig.donors[i], MESSAGE_DONE);
   rig_lose_donors (&rig);
   ck_assert_int_eq (rig_stop (&rig), 0);
   ck_assert_uint_eq (fake_disk_overlaps (), 0);
@@ -314,10 +320,14 @@ START_TEST (no_wrong_byte)
     finish (buf);
   }
   printf ("pages written to donors %" PRIu64 ", read from them %" PRIu64
+          ", promoted %" PRIu64 ", slabs evicted %" PRIu64
           ", deadlines missed %" PRIu64 ", errors %" PRIu64 "\n",
-          written_donors, read_donors, lost_deadlines, errors);
+          written_donors, read_donors, promoted, evicted, lost_deadlines,
+          errors);
   ck_assert_uint_gt (written_donors, 0);
   ck_assert_uint_gt (read_donors, 0);
+  ck_assert_uint_gt (promoted, 0);
+  ck_assert_uint_gt (evicted, 0);
   free (workers);
   free (model);
   free (buf);

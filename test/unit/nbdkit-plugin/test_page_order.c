@@ -203,6 +203,50 @@ START_TEST (nobody_starves)
 }
 END_TEST
 
+START_TEST (a_weak_claim_makes_nobody_wait_and_is_broken)
+{
+  struct page_claim weak, claim;
+
+  ck_assert (page_order_claim_weakly (&order, &weak, 2, 4));
+  page_order_claim (&order, &claim, 5, 3);
+  ck_assert (!page_order_strengthen (&order, &weak));
+  page_order_release (&order, &weak);
+  page_order_release (&order, &claim);
+  ck_assert_ptr_null (order.head);
+}
+END_TEST
+
+START_TEST (a_weak_claim_needs_pages_that_nobody_has_claimed)
+{
+  struct page_claim weak, other, claim;
+
+  page_order_claim (&order, &claim, 0, 3);
+  ck_assert (!page_order_claim_weakly (&order, &weak, 2, 4));
+  ck_assert (page_order_claim_weakly (&order, &weak, 3, 4));
+  ck_assert (!page_order_claim_weakly (&order, &other, 6, 1));
+  page_order_release (&order, &claim);
+  ck_assert (page_order_strengthen (&order, &weak));
+  page_order_release (&order, &weak);
+  ck_assert_ptr_null (order.head);
+}
+END_TEST
+
+START_TEST (a_strengthened_claim_is_waited_for)
+{
+  struct page_claim weak;
+  struct claimant writer;
+
+  ck_assert (page_order_claim_weakly (&order, &weak, 2, 4));
+  ck_assert (page_order_strengthen (&order, &weak));
+  begin_and_sleep (&writer, 5, 3);
+  ck_assert_int_eq (writer.turn, 0);
+  page_order_release (&order, &weak);
+  writer.release = true;
+  thread_join (&writer.thread);
+  ck_assert_int_eq (writer.turn, 1);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -214,5 +258,8 @@ main (void)
   tcase_add_test (c, a_later_claim_does_not_pass_a_waiting_one);
   tcase_add_test (c, a_page_has_one_writer_at_a_time);
   tcase_add_test (c, nobody_starves);
+  tcase_add_test (c, a_weak_claim_makes_nobody_wait_and_is_broken);
+  tcase_add_test (c, a_weak_claim_needs_pages_that_nobody_has_claimed);
+  tcase_add_test (c, a_strengthened_claim_is_waited_for);
   return suite_run ("page_order", c);
 }
