@@ -199,6 +199,9 @@ device_flush (struct device *d)
 
   if (r == 0)
     r = r2;
+  r2 = device_save_all (d);
+  if (r == 0)
+    r = r2;
   r2 = backing_flush (d->params.backing);
   if (r == 0)
     r = r2;

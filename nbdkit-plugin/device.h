@@ -24,6 +24,7 @@ struct device_counters {
   _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
   _Atomic uint64_t written, written_donors, written_disk, trimmed;
   _Atomic uint64_t promoted;    /* read from disk, and written to a donor */
+  _Atomic uint64_t saved;       /* refused by the local copy, and there now */
   _Atomic uint64_t deadlines_missed, io_errors;
 };
 
@@ -75,5 +76,23 @@ int device_zero (struct device *d, uint32_t count, uint64_t offset);
 int device_trim (struct device *d, uint32_t count, uint64_t offset);
 /* The local copy has everything acknowledged before, on stable storage. */
 int device_flush (struct device *d);
+
+/* Bring to the local copy what it refused and only a donor has, of one
+ * slab or of all: 0 if nothing is left.  Gives a slab up at its first
+ * error.
+ */
+int device_save (struct device *d, uint64_t slab);
+int device_save_all (struct device *d);
+
+/* Copy what a mapped slab's donor has to `next`, a home which nobody uses
+ * yet, and let the slab live there.  Pages that only the donor has come
+ * first; of the others as many as half a deadline suffices for, the rest
+ * being on the local copy as well.  On success no request uses the former
+ * home any more; on failure the slab still lives there, unless its session
+ * has ended.  May end either session.
+ */
+struct slab_home;
+int device_move (struct device *d, uint64_t slab,
+                 const struct slab_home *next);
 
 #endif /* ISW_DEVICE_H */

@@ -46,8 +46,11 @@ post_reads (struct device *d, const struct span *s, uint32_t todo,
     if (slab_table_route (d->slabs, page, n, true, &n, &home)
         != SOURCE_DONOR)
       continue;
-    if (posted)                 /* one pin is enough, and the home the same */
-      slab_table_unpin (d->slabs, f->slab);
+    if (posted) {               /* one pin is enough */
+      slab_table_unpin (d->slabs, f->slab, &home);
+      if (home.session != f->home.session || home.grant != f->home.grant)
+        break;                  /* it has moved: the rest goes there */
+    }
     f->home = home;
     posted |= pages_mask (i, n);
     flight_post (d, f, FABRIC_READ, f->lane->landing + i * PAGE_SIZE_BYTES,
@@ -86,8 +89,9 @@ wants_donor (struct device *d, const struct span *s, uint32_t todo)
       n = 1;
     else if (slab_table_route (d->slabs, span_first_page (s) + i, n, true, &n,
                                &home) == SOURCE_DONOR) {
-      slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs,
-                                                      span_first_page (s)));
+      slab_table_unpin (d->slabs,
+                        slab_table_slab_of (d->slabs, span_first_page (s)),
+                        &home);
       return true;
     }
   }
@@ -110,7 +114,7 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
     return false;
   if (post_reads (d, s, *todo, &f)) {
     flight_land (d, &f, deadline_ns);
-    slab_table_unpin (d->slabs, f.slab);
+    slab_table_unpin (d->slabs, f.slab, &f.home);
     land_reads (d, s, &f, todo);
   }
   lane_pool_put (&d->lanes, f.lane);
@@ -130,7 +134,7 @@ begin_promotion (struct device *d, struct page_claim *claim, uint64_t page,
 
   if (!slab_table_pin (d->slabs, slab, &home))
     return false;
-  slab_table_unpin (d->slabs, slab);
+  slab_table_unpin (d->slabs, slab, &home);
   if (!page_order_claim_weakly (&d->order, claim, page, n))
     return false;
   if (slab_table_route (d->slabs, page, n, false, &on_disk, &home)
@@ -158,7 +162,7 @@ write_promoted (struct device *d, uint64_t page, uint32_t n,
       slab_table_set_pages (d->slabs, page, n, PAGE_REMOTE);
       device_count (&d->counters.promoted, n);
     }
-    slab_table_unpin (d->slabs, f.slab);
+    slab_table_unpin (d->slabs, f.slab, &f.home);
   }
   lane_pool_put (&d->lanes, f.lane);
 }
@@ -212,7 +216,8 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
     }
     switch (slab_table_route (d->slabs, page, n, use_donor, &n, &home)) {
     case SOURCE_DONOR:
-      slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page));
+      slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page),
+                        &home);
       continue;
     case SOURCE_DISK:
       n = slot_pool_clear_run (d->slots, page, n);

@@ -46,12 +46,13 @@ post_writes (struct device *d, const struct span *s, const uint32_t *slots,
   }
 }
 
-/* True if the donor has the pages now; then the slab is left pinned, so
- * that it cannot change its home before that is recorded.
+/* True if the donor has the pages now; then the slab is left pinned at
+ * this home, so that it cannot leave there before that is recorded.
  */
 static bool
 write_to_donor (struct device *d, const struct span *s,
-                const uint32_t *slots, int64_t deadline_ns)
+                const uint32_t *slots, int64_t deadline_ns,
+                struct slab_home *home)
 {
   struct flight f = {
     .slab = slab_table_slab_of (d->slabs, span_first_page (s)),
@@ -68,16 +69,17 @@ write_to_donor (struct device *d, const struct span *s,
     lane_pool_put (&d->lanes, f.lane);
   }
   if (r < 0)
-    slab_table_unpin (d->slabs, f.slab);
+    slab_table_unpin (d->slabs, f.slab, &f.home);
+  *home = f.home;
   return r == 0;
 }
 
-/* Make filled slots the content of the span's pages (see `committed`);
- * releases the claim.
+/* Make filled slots the content of the span's pages (see `committed`),
+ * which the pinned home has as well, if not NULL; releases the claim.
  */
 static int
 commit_span (struct device *d, const struct span *s, const uint32_t *slots,
-             struct page_claim *claim, bool remote)
+             struct page_claim *claim, const struct slab_home *remote)
 {
   uint64_t page = span_first_page (s);
   uint32_t n = span_pages (s);
@@ -85,7 +87,7 @@ commit_span (struct device *d, const struct span *s, const uint32_t *slots,
 
   slot_pool_commit (d->slots, page, slots, n, remote ? NULL : &waiter);
   if (remote)
-    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page));
+    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), remote);
   page_order_release (&d->order, claim);
 
   device_count (&d->counters.written, n);
@@ -100,6 +102,8 @@ device_write_span (struct device *d, const struct span *s,
 {
   uint32_t slots[SPAN_PAGES_MAX];
   struct page_claim claim;
+  struct slab_home home;
+  bool remote;
   int r;
 
   r = slot_pool_take (d->slots, span_pages (s), slots);
@@ -112,6 +116,6 @@ device_write_span (struct device *d, const struct span *s,
     slot_pool_put_back (d->slots, slots, span_pages (s));
     return r;
   }
-  return commit_span (d, s, slots, &claim,
-                      write_to_donor (d, s, slots, deadline_ns));
+  remote = write_to_donor (d, s, slots, deadline_ns, &home);
+  return commit_span (d, s, slots, &claim, remote ? &home : NULL);
 }

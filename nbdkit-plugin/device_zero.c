@@ -38,7 +38,8 @@ settle_range (struct device *d, uint64_t slab, uint64_t page, uint64_t end)
   int r = 0;
 
   while (r == 0 && page < end &&
-         (n = slab_table_next_zero (d->slabs, slab, &page, end - page)) > 0 &&
+         (n = slab_table_next (d->slabs, slab, PAGE_ZERO, &page,
+                               end - page)) > 0 &&
          page < end) {
     if (n > end - page)
       n = end - page;
@@ -62,8 +63,8 @@ device_settle_zeros (struct device *d)
   for (uint64_t slab = 0; slab < slab_table_slabs (d->slabs); slab++) {
     uint64_t page = slab_table_first_page (d->slabs, slab), n;
 
-    while (r == 0 && (n = slab_table_next_zero (d->slabs, slab, &page,
-                                                ZERO_RUN_PAGES)) > 0) {
+    while (r == 0 && (n = slab_table_next (d->slabs, slab, PAGE_ZERO,
+                                           &page, ZERO_RUN_PAGES)) > 0) {
       struct page_claim claim;
 
       page_order_claim (&d->order, &claim, page, n);

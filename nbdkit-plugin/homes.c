@@ -1,6 +1,9 @@
 #include "nbdkit-plugin/homes.h"
 
 #include <assert.h>
+#include <inttypes.h>
+
+#include "nbdkit-plugin/log.h"
 
 void
 homes_init (struct homes *h, struct slab_table *slabs)
@@ -37,6 +40,20 @@ homes_find (const struct homes *h, const struct donor *donor, uint64_t grant,
   return false;
 }
 
+static void
+drain (struct homes *h, uint64_t slab)
+{
+  struct slab_info info;
+
+  slab_table_drain (h->slabs, slab);
+  slab_table_info (h->slabs, slab, &info);
+  if (info.remote_only > 0)
+    log_line ("slab %" PRIu64 ": %" PRIu64 " pages are lost until they are "
+              "written again: the local copy has refused them, and donor %s "
+              "was the only one to have them",
+              slab, info.remote_only, h->of[slab].donor->name);
+}
+
 void
 homes_leave (struct homes *h, uint64_t slab, enum home_exit exit,
              uint64_t request)
@@ -45,27 +62,9 @@ homes_leave (struct homes *h, uint64_t slab, enum home_exit exit,
 
   assert (home->donor);
   if (home->exit == HOME_STAYS)
-    slab_table_drain (h->slabs, slab);
+    drain (h, slab);
   home->exit = exit;
   home->request = request;
-}
-
-void
-homes_leave_all (struct homes *h, struct donor *donor)
-{
-  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
-    if (h->of[i].donor == donor) {
-      homes_leave (h, i, HOME_LOST, 0);
-      h->counters.lost++;
-    }
-}
-
-void
-homes_forget (struct homes *h, const struct donor *donor)
-{
-  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
-    if (h->of[i].evicted_by == donor)
-      h->of[i].evicted_by = NULL;
 }
 
 void
@@ -88,8 +87,16 @@ homes_say_unmap (struct donor *donor, uint64_t grant)
   session_send (donor->session, &unmap);
 }
 
+void
+homes_give_up (struct donor *donor, uint64_t grant)
+{
+  donor->slabs--;
+  homes_say_unmap (donor, grant);
+}
+
+/* Nobody uses the home any more. */
 static void
-settle (struct homes *h, uint64_t slab)
+leave (struct homes *h, uint64_t slab)
 {
   const struct home left = h->of[slab];
 
@@ -109,9 +116,60 @@ settle (struct homes *h, uint64_t slab)
 }
 
 void
+homes_begin_move (struct homes *h, uint64_t slab, uint64_t request)
+{
+  struct home *home = &h->of[slab];
+
+  assert (home->donor && home->exit == HOME_STAYS);
+  home->exit = HOME_EVICTED;
+  home->request = request;
+  home->moving = true;
+}
+
+void
+homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
+                const struct slab_home *next, bool moved)
+{
+  const struct home left = h->of[slab];
+
+  assert (left.moving);
+  h->of[slab].moving = false;
+  if (!moved) {
+    homes_give_up (donor, next->grant);
+    drain (h, slab);
+    return;
+  }
+  leave (h, slab);
+  h->of[slab] = (struct home) { .donor = donor, .grant = next->grant };
+  h->counters.mapped++;
+  h->counters.moved++;
+  if (donor->state == DONOR_ENDED)
+    homes_leave (h, slab, HOME_LOST, 0);
+}
+
+void
+homes_leave_all (struct homes *h, struct donor *donor)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].donor == donor) {
+      homes_leave (h, i, HOME_LOST, 0);
+      h->counters.lost++;
+    }
+}
+
+void
+homes_forget (struct homes *h, const struct donor *donor)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
+    if (h->of[i].evicted_by == donor)
+      h->of[i].evicted_by = NULL;
+}
+
+void
 homes_settle (struct homes *h)
 {
   for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
-    if (h->of[i].exit != HOME_STAYS && slab_table_unmap (h->slabs, i))
-      settle (h, i);
+    if (h->of[i].exit != HOME_STAYS && !h->of[i].moving &&
+        slab_table_unmap (h->slabs, i))
+      leave (h, i);
 }

@@ -24,6 +24,7 @@ struct home {
   uint64_t grant;
   enum home_exit exit;
   uint64_t request;             /* HOME_EVICTED: the id of EVICT */
+  bool moving;                  /* it leaves by a move, if that succeeds */
   /* Who has evicted it last, not to be asked first; or NULL. */
   const struct donor *evicted_by;
 };
@@ -32,6 +33,7 @@ struct homes_counters {
   uint64_t mapped;
   uint64_t lost;                /* with their session */
   uint64_t evicted;
+  uint64_t moved;               /* of these, straight to another donor */
   uint64_t returned;
   uint64_t unmapped;            /* in all */
 };
@@ -66,6 +68,14 @@ void homes_leave_all (struct homes *h, struct donor *donor);
 /* The donor is about to be forgotten. */
 void homes_forget (struct homes *h, const struct donor *donor);
 
+/* An evicted slab leaves by device_move, which runs from now until
+ * homes_end_move says how it ended.  If it failed the slab leaves as
+ * others do.
+ */
+void homes_begin_move (struct homes *h, uint64_t slab, uint64_t request);
+void homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
+                     const struct slab_home *next, bool moved);
+
 /* Let go of every home that is not in use any more, with DONE or UNMAP
  * where the session still stands.
  */
@@ -77,5 +87,7 @@ void homes_settle (struct homes *h);
 void homes_say_done (struct donor *donor, uint64_t grant, uint64_t request);
 /* The same of the borrower's own accord. */
 void homes_say_unmap (struct donor *donor, uint64_t grant);
+/* A slab was asked for and is not wanted any more. */
+void homes_give_up (struct donor *donor, uint64_t grant);
 
 #endif /* ISW_HOMES_H */

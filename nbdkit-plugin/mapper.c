@@ -18,6 +18,8 @@
 #include "nbdkit-plugin/log.h"
 #include "nbdkit-plugin/placing.h"
 #include "nbdkit-plugin/registration.h"
+#include "nbdkit-plugin/rescue.h"
+#include "nbdkit-plugin/saver.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/status.h"
 
@@ -36,6 +38,8 @@ struct mapper {
   struct donor_pool *donors;
   struct placing **placings;    /* by slab; those being mapped */
   struct homes homes;
+  struct saver *saver;
+  struct rescues rescues;
   struct timespec donors_file_time;
 };
 
@@ -78,20 +82,30 @@ on_placed (void *data, uint64_t slab, struct donor *donor,
   struct mapper *m = data;
 
   m->placings[slab] = NULL;
+  if (rescues_placed (&m->rescues, slab, donor, home))
+    return;
   if (home)
     homes_enter (&m->homes, slab, donor, home);
   else
     slab_table_abandon_mapping (slabs (m), slab);
 }
 
+static bool
+place (void *data, uint64_t slab, const struct donor *avoid)
+{
+  struct mapper *m = data;
+
+  m->placings[slab] = placing_start (&m->placing_params, slab, avoid);
+  return m->placings[slab] != NULL;
+}
+
 static void
 place_hot (struct mapper *m)
 {
   for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
-    if (!m->homes.of[i].donor && slab_table_is_hot (slabs (m), i)) {
-      m->placings[i] = placing_start (&m->placing_params, i,
-                                      m->homes.of[i].evicted_by);
-      if (!m->placings[i])
+    if (!m->homes.of[i].donor && !m->placings[i] &&
+        slab_table_is_hot (slabs (m), i)) {
+      if (!place (m, i, m->homes.of[i].evicted_by))
         return;                 /* no donor now */
       slab_table_begin_mapping (slabs (m), i);
     }
@@ -171,7 +185,7 @@ evict_one (struct mapper *m, struct donor *d, uint64_t grant,
   uint64_t slab;
 
   if (homes_find (&m->homes, d, grant, &slab)) {
-    homes_leave (&m->homes, slab, HOME_EVICTED, request);
+    rescues_evict (&m->rescues, slab, request);
     return;
   }
   for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
@@ -250,6 +264,7 @@ on_wake (gint fd, GIOCondition condition, gpointer data)
   if (read (fd, &n, sizeof n) == -1)
     return G_SOURCE_CONTINUE;
   donor_pool_check (m->donors);
+  rescues_check (&m->rescues);
   let_go (m);
   place_hot (m);
   return G_SOURCE_CONTINUE;
@@ -282,6 +297,8 @@ on_tick (gpointer data)
   slab_table_tick (slabs (m));
   check_donors_file (m);
   return_idle (m);
+  if (slab_table_remote_only (slabs (m)) > 0)
+    saver_save_all (m->saver);
   place_hot (m);
   return G_SOURCE_CONTINUE;
 }
@@ -340,6 +357,7 @@ run_mapper (void *data)
 
   g_main_loop_run (m->loop);
 
+  saver_free (m->saver);
   end_sessions (m);
   donor_pool_free (m->donors);
   g_main_context_pop_thread_default (m->context);
@@ -383,12 +401,18 @@ mapper_start (struct mapper *m, const struct mapper_params *params)
   set_up (m);
   if (getrandom (m->session_params.device_id, MESSAGE_DEVICE_ID_SIZE, 0) == -1)
     return -errno;
+  m->saver = saver_start (m->params.device, mapper_wake, m);
+  if (!m->saver)
+    return -errno;
+  rescues_init (&m->rescues, &m->homes, m->saver, place, m);
   /* Signals are nbdkit's main thread's. */
   sigfillset (&all);
   pthread_sigmask (SIG_SETMASK, &all, &old);
   r = pthread_create (&m->thread, NULL, run_mapper, m);
   pthread_sigmask (SIG_SETMASK, &old, NULL);
   m->started = r == 0;
+  if (!m->started)
+    saver_free (m->saver);
   return -r;
 }
 
@@ -423,6 +447,7 @@ mapper_free (struct mapper *m)
     g_main_loop_unref (m->loop);
     g_main_context_unref (m->context);
     g_free (m->placings);
+    rescues_free (&m->rescues);
     homes_free (&m->homes);
   }
   close (m->wake_fd);

@@ -100,7 +100,8 @@ start_device (void)
     .size_bytes = config.size_bytes,
     .slab_size_bytes = config.slab_size_bytes,
     .smoothing = config.smoothing, .hot_slab = config.hot_slab,
-    .cold_slab = config.cold_slab, .lanes = config.lanes, .write_behind_bytes = config.write_behind_bytes,
+    .cold_slab = config.cold_slab, .lanes = config.lanes,
+    .write_behind_bytes = config.write_behind_bytes,
     .deadline_ns = config.deadline_ns, .backing = backing,
     .wake = mapper_wake, .data = mapper,
   };

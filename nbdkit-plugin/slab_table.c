@@ -15,6 +15,7 @@ struct slab {
   uint64_t remote;              /* pages in PAGE_REMOTE */
   uint64_t remote_only;         /* pages in PAGE_REMOTE_ONLY */
   struct slab_home home;
+  unsigned former_pins;         /* of the home before the last move */
 
   _Atomic uint64_t pages_now;   /* read and written in this second */
   _Atomic uint64_t pages_to_hot; /* pages_now from which the slab is hot */
@@ -193,13 +194,17 @@ slab_table_pin (struct slab_table *t, uint64_t slab, struct slab_home *home)
 }
 
 void
-slab_table_unpin (struct slab_table *t, uint64_t slab)
+slab_table_unpin (struct slab_table *t, uint64_t slab,
+                  const struct slab_home *home)
 {
   struct slab *s = &t->slab[slab];
-  bool last;
+  bool last = false;
 
   pthread_mutex_lock (&s->lock);
-  last = --s->pins == 0 && s->state == SLAB_DRAINING;
+  if (home->session == s->home.session && home->grant == s->home.grant)
+    last = --s->pins == 0 && s->state == SLAB_DRAINING;
+  else
+    s->former_pins--;
   pthread_mutex_unlock (&s->lock);
   if (last)
     t->drained (t->data);
@@ -267,25 +272,34 @@ slab_table_keep_remote (struct slab_table *t, uint64_t page)
   return kept;
 }
 
+/* Under the slab's lock: false if no page is in this state for certain. */
+static bool
+may_have (const struct slab *s, enum page_state state)
+{
+  return state == PAGE_ZERO ? s->has_zero :
+    state == PAGE_REMOTE ? s->remote > 0 :
+    state == PAGE_REMOTE_ONLY ? s->remote_only > 0 : true;
+}
+
 uint64_t
-slab_table_next_zero (struct slab_table *t, uint64_t slab, uint64_t *page,
-                      uint64_t n)
+slab_table_next (struct slab_table *t, uint64_t slab, enum page_state state,
+                 uint64_t *page, uint64_t n)
 {
   struct slab *s = &t->slab[slab];
   uint64_t end = slab * t->slab_pages + slab_table_slab_pages (t, slab);
   uint64_t from = *page, to;
 
   pthread_mutex_lock (&s->lock);
-  if (s->has_zero) {
-    while (from < end && get_state (t, from) != PAGE_ZERO)
+  if (may_have (s, state)) {
+    while (from < end && get_state (t, from) != state)
       from++;
-    if (from == end && *page == slab * t->slab_pages)
+    if (state == PAGE_ZERO && from == end && *page == slab * t->slab_pages)
       s->has_zero = false;
   }
   else
     from = end;
   for (to = from; to < end && to < from + n; to++)
-    if (get_state (t, to) != PAGE_ZERO)
+    if (get_state (t, to) != state)
       break;
   pthread_mutex_unlock (&s->lock);
   *page = from;
@@ -323,7 +337,7 @@ slab_table_info (struct slab_table *t, uint64_t slab, struct slab_info *ret)
     .state = s->state,
     .ended = s->state == SLAB_MAPPED && !is_reachable (s),
     .pins = s->pins,
-    .lost_pages = s->state != SLAB_MAPPED && s->remote_only > 0,
+    .remote_only = s->remote_only,
     .home = s->home,
   };
   pthread_mutex_unlock (&s->lock);
@@ -435,7 +449,7 @@ slab_table_map (struct slab_table *t, uint64_t slab,
   s->cold_seconds = 0;
 }
 
-/* PAGE_REMOTE -> PAGE_LOCAL, a word at a time. */
+/* All PAGE_REMOTE -> PAGE_LOCAL, a word at a time. */
 static void
 forget_remote (struct slab_table *t, uint64_t slab)
 {
@@ -443,6 +457,7 @@ forget_remote (struct slab_table *t, uint64_t slab)
   uint64_t words =
     (slab_table_slab_pages (t, slab) + PER_WORD - 1) / PER_WORD;
 
+  t->slab[slab].remote = 0;
   _Static_assert (PAGE_LOCAL == 0 && PAGE_REMOTE == 1, "the encoding below");
   for (uint64_t *w = &t->states[first]; w < &t->states[first + words]; w++)
     *w &= ~(*w & ~(*w >> 1) & LOW_BITS);
@@ -457,7 +472,6 @@ slab_table_drain (struct slab_table *t, uint64_t slab)
   assert (s->state == SLAB_MAPPED);
   s->state = SLAB_DRAINING;
   forget_remote (t, slab);
-  s->remote = 0;
   s->emptied = false;
   pthread_mutex_unlock (&s->lock);
 }
@@ -477,4 +491,41 @@ slab_table_unmap (struct slab_table *t, uint64_t slab)
   }
   pthread_mutex_unlock (&s->lock);
   return drained;
+}
+
+bool
+slab_table_move (struct slab_table *t, uint64_t slab,
+                 const struct slab_home *home, uint64_t end)
+{
+  struct slab *s = &t->slab[slab];
+  uint64_t slab_end = slab * t->slab_pages + slab_table_slab_pages (t, slab);
+  bool can;
+
+  pthread_mutex_lock (&s->lock);
+  can = s->state == SLAB_MAPPED;
+  if (can) {
+    assert (s->former_pins == 0);
+    s->former_pins = s->pins;
+    s->pins = 0;
+    s->home = *home;
+    for (uint64_t page = end; page < slab_end; page++)
+      if (get_state (t, page) == PAGE_REMOTE) {
+        set_state (t, page, PAGE_LOCAL);
+        s->remote--;
+      }
+  }
+  pthread_mutex_unlock (&s->lock);
+  return can;
+}
+
+bool
+slab_table_has_moved (struct slab_table *t, uint64_t slab)
+{
+  struct slab *s = &t->slab[slab];
+  bool moved;
+
+  pthread_mutex_lock (&s->lock);
+  moved = s->former_pins == 0;
+  pthread_mutex_unlock (&s->lock);
+  return moved;
 }

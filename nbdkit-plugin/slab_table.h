@@ -78,10 +78,13 @@ enum page_source slab_table_route (struct slab_table *t, uint64_t page,
                                    uint32_t n, bool use_donor,
                                    uint32_t *count, struct slab_home *home);
 
-/* Pin a slab that is mapped and whose session lives: true, with its home. */
+/* Pin a slab that is mapped and whose session lives: true, with its home,
+ * which stays usable until slab_table_unpin, wherever the slab goes.
+ */
 bool slab_table_pin (struct slab_table *t, uint64_t slab,
                      struct slab_home *home);
-void slab_table_unpin (struct slab_table *t, uint64_t slab);
+void slab_table_unpin (struct slab_table *t, uint64_t slab,
+                       const struct slab_home *home);
 
 /* Record where the acknowledged content of n pages is now; within one
  * slab.  PAGE_REMOTE needs a pin, and becomes PAGE_LOCAL if the slab is
@@ -96,11 +99,11 @@ bool slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
  */
 bool slab_table_keep_remote (struct slab_table *t, uint64_t page);
 
-/* The next run of PAGE_ZERO pages of a slab from *page on, at most n:
+/* The next run of pages of a slab in this state from *page on, at most n:
  * its length, with *page set to its start; 0 if there is none.
  */
-uint64_t slab_table_next_zero (struct slab_table *t, uint64_t slab,
-                               uint64_t *page, uint64_t n);
+uint64_t slab_table_next (struct slab_table *t, uint64_t slab,
+                          enum page_state state, uint64_t *page, uint64_t n);
 
 /* Count an access of n pages; true if it has just made an unmapped slab
  * hot, and the mapper is to be woken.
@@ -117,7 +120,7 @@ struct slab_info {
   enum slab_state state;
   bool ended;                   /* mapped, but its session has ended */
   unsigned pins;
-  bool lost_pages;              /* unmapped with PAGE_REMOTE_ONLY pages */
+  uint64_t remote_only;         /* pages; lost unless it is mapped */
   struct slab_home home;
   double activity;
   uint64_t pages_read, pages_written;
@@ -156,5 +159,15 @@ void slab_table_map (struct slab_table *t, uint64_t slab,
 void slab_table_drain (struct slab_table *t, uint64_t slab);
 /* DRAINING -> UNMAPPED once no pin is left; false if one is. */
 bool slab_table_unmap (struct slab_table *t, uint64_t slab);
+
+/* A mapped slab has another home from now on, where a copy was made of all
+ * PAGE_REMOTE_ONLY pages, and of the PAGE_REMOTE pages before page `end`;
+ * the others are PAGE_LOCAL.  The caller has claimed all its pages.  False
+ * if the slab is not mapped any more.
+ */
+bool slab_table_move (struct slab_table *t, uint64_t slab,
+                      const struct slab_home *home, uint64_t end);
+/* No pin is left on the home it had before that. */
+bool slab_table_has_moved (struct slab_table *t, uint64_t slab);
 
 #endif /* ISW_SLAB_TABLE_H */

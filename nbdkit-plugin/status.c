@@ -148,11 +148,13 @@ add_counters (JsonBuilder *b, const struct device *d,
   add_int (b, "pages_written_donors", atomic_load (&c->written_donors));
   add_int (b, "pages_written_disk", atomic_load (&c->written_disk));
   add_int (b, "pages_promoted", atomic_load (&c->promoted));
+  add_int (b, "pages_saved", atomic_load (&c->saved));
   add_int (b, "pages_trimmed", atomic_load (&c->trimmed));
   add_int (b, "pages_not_on_local_copy", slab_table_remote_only (d->slabs));
   add_int (b, "slabs_mapped", h->mapped);
   add_int (b, "slabs_lost", h->lost);
   add_int (b, "slabs_evicted", h->evicted);
+  add_int (b, "slabs_moved", h->moved);
   add_int (b, "slabs_returned", h->returned);
   add_int (b, "slabs_unmapped", h->unmapped);
   add_int (b, "deadlines_missed", atomic_load (&c->deadlines_missed));

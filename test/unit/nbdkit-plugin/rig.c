@@ -104,7 +104,7 @@ rig_wait_mapped (struct rig *r, uint64_t slab)
   /* The mapper tells nobody; Check's time-out bounds this. */
   while (!slab_table_pin (r->device->slabs, slab, &home))
     usleep (500);
-  slab_table_unpin (r->device->slabs, slab);
+  slab_table_unpin (r->device->slabs, slab, &home);
   return home;
 }
 
@@ -114,7 +114,7 @@ rig_wait_unmapped (struct rig *r, uint64_t slab)
   struct slab_home home;
 
   while (slab_table_pin (r->device->slabs, slab, &home)) {
-    slab_table_unpin (r->device->slabs, slab);
+    slab_table_unpin (r->device->slabs, slab, &home);
     usleep (500);
   }
 }

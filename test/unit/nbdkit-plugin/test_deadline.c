@@ -390,7 +390,7 @@ START_TEST (a_missed_deadline_ends_the_session)
   write_3 (&fill);
   if (slab_table_pin (rig.device->slabs, 0, &home)) {
     ck_assert_uint_ne (home.key, key); /* it has a new home already */
-    slab_table_unpin (rig.device->slabs, 0);
+    slab_table_unpin (rig.device->slabs, 0, &home);
   }
   ck_assert_uint_eq (atomic_load (&rig.device->counters.deadlines_missed),
                      1);

@@ -86,7 +86,7 @@ copy_from_donor (uint64_t page, char *buf)
       != SOURCE_DONOR)
     return false;
   ck_assert (fake_grant_copy (home.key, page * PAGE - slab * MIB, buf, PAGE));
-  slab_table_unpin (rig.device->slabs, slab);
+  slab_table_unpin (rig.device->slabs, slab, &home);
   return true;
 }
 

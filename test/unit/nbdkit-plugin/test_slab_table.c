@@ -76,7 +76,7 @@ source_of (uint64_t page)
   enum page_source source = slab_table_route (table, page, 1, true, &n, &h);
 
   if (source == SOURCE_DONOR)
-    slab_table_unpin (table, slab_table_slab_of (table, page));
+    slab_table_unpin (table, slab_table_slab_of (table, page), &h);
   return source;
 }
 
@@ -92,7 +92,7 @@ assert_route (uint64_t page, uint32_t n, enum page_source source,
   ck_assert_uint_eq (got, count);
   if (source == SOURCE_DONOR) {
     ck_assert_uint_eq (h.grant, home.grant);
-    slab_table_unpin (table, slab_table_slab_of (table, page));
+    slab_table_unpin (table, slab_table_slab_of (table, page), &h);
   }
 }
 
@@ -122,7 +122,7 @@ START_TEST (a_slab_goes_through_its_states)
   ck_assert_int_eq (state_of (1), SLAB_MAPPED);
   ck_assert (slab_table_pin (table, 1, &h));
   ck_assert_uint_eq (h.key, home.key);
-  slab_table_unpin (table, 1);
+  slab_table_unpin (table, 1, &home);
   ck_assert_int_eq (drained, 0);
   slab_table_drain (table, 1);
   ck_assert_int_eq (state_of (1), SLAB_DRAINING);
@@ -142,10 +142,10 @@ START_TEST (the_last_unpin_of_a_draining_slab_tells)
   ck_assert (slab_table_pin (table, 0, &h));
   slab_table_drain (table, 0);
   ck_assert (!slab_table_unmap (table, 0));
-  slab_table_unpin (table, 0);
+  slab_table_unpin (table, 0, &home);
   ck_assert_int_eq (drained, 0);
   ck_assert (!slab_table_unmap (table, 0));
-  slab_table_unpin (table, 0);
+  slab_table_unpin (table, 0, &home);
   ck_assert_int_eq (drained, 1);
   ck_assert (slab_table_unmap (table, 0));
 }
@@ -163,7 +163,7 @@ START_TEST (a_route_pins_what_it_gives)
   ck_assert_uint_eq (n, 4);
   slab_table_drain (table, 0);
   ck_assert (!slab_table_unmap (table, 0));
-  slab_table_unpin (table, 0);
+  slab_table_unpin (table, 0, &home);
   ck_assert (slab_table_unmap (table, 0));
 }
 END_TEST
@@ -227,7 +227,7 @@ START_TEST (a_page_set_remote_while_its_slab_drains_is_local)
   slab_table_set_pages (table, 0, 1, PAGE_REMOTE);
   slab_table_drain (table, 0);
   slab_table_set_pages (table, 1, 1, PAGE_REMOTE);
-  slab_table_unpin (table, 0);
+  slab_table_unpin (table, 0, &home);
   ck_assert (slab_table_unmap (table, 0));
   map (0);                      /* a new grant knows nothing of them */
   ck_assert_int_eq (source_of (0), SOURCE_DISK);
@@ -283,7 +283,7 @@ START_TEST (pages_with_the_donor_alone_are_counted_and_lost_with_it)
   ck_assert_int_eq (source_of (4), SOURCE_LOST);
   ck_assert_int_eq (source_of (6), SOURCE_DISK);
   slab_table_info (table, 0, &info);
-  ck_assert (info.lost_pages);
+  ck_assert_uint_eq (info.remote_only, 2);
 
   ck_assert (slab_table_set_pages (table, 4, 2, PAGE_LOCAL));
   ck_assert (!slab_table_set_pages (table, 4, 2, PAGE_ZERO));
@@ -293,7 +293,40 @@ START_TEST (pages_with_the_donor_alone_are_counted_and_lost_with_it)
   ck_assert_uint_eq (slab_table_remote_only (table), 0);
   ck_assert_int_eq (source_of (4), SOURCE_DISK);
   slab_table_info (table, 0, &info);
-  ck_assert (!info.lost_pages);
+  ck_assert_uint_eq (info.remote_only, 0);
+}
+END_TEST
+
+START_TEST (a_slab_that_moves_is_used_at_both_homes_for_a_while)
+{
+  struct slab_home next = home, h, old;
+  uint64_t page = 0;
+
+  next.grant = 8;
+  map (0);
+  slab_table_set_pages (table, 4, 8, PAGE_REMOTE);
+  ck_assert (slab_table_keep_remote (table, 10));
+  ck_assert (slab_table_pin (table, 0, &old));
+  ck_assert (slab_table_move (table, 0, &next, 6));
+  ck_assert (!slab_table_has_moved (table, 0));
+  /* What was not copied is on the local copy. */
+  ck_assert_uint_eq (slab_table_next (table, 0, PAGE_REMOTE, &page, SLAB),
+                     2);
+  ck_assert_uint_eq (page, 4);
+  ck_assert_int_eq (source_of (6), SOURCE_DISK);
+  ck_assert (slab_table_pin (table, 0, &h));
+  ck_assert_uint_eq (h.grant, 8);
+  slab_table_unpin (table, 0, &old);
+  ck_assert (slab_table_has_moved (table, 0));
+  page = 0;
+  ck_assert_uint_eq (slab_table_next (table, 0, PAGE_REMOTE_ONLY, &page,
+                                      SLAB), 1);
+  ck_assert_uint_eq (page, 10);
+  slab_table_drain (table, 0);
+  ck_assert (!slab_table_unmap (table, 0));
+  slab_table_unpin (table, 0, &h);
+  ck_assert (slab_table_unmap (table, 0));
+  ck_assert (!slab_table_move (table, 0, &next, 0));
 }
 END_TEST
 
@@ -311,31 +344,37 @@ START_TEST (a_slab_with_lost_pages_is_not_placed)
 }
 END_TEST
 
+static uint64_t
+next_zero (uint64_t slab, uint64_t *page, uint64_t n)
+{
+  return slab_table_next (table, slab, PAGE_ZERO, page, n);
+}
+
 START_TEST (zeros_are_found_run_by_run)
 {
   uint64_t page = SLAB;
 
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, SLAB), 0);
+  ck_assert_uint_eq (next_zero (1, &page, SLAB), 0);
   slab_table_set_pages (table, SLAB + 10, 5, PAGE_ZERO);
   slab_table_set_pages (table, SLAB + 100, 50, PAGE_ZERO);
   slab_table_set_pages (table, 2 * SLAB - 1, 1, PAGE_ZERO);
   slab_table_set_pages (table, 2 * SLAB, 37, PAGE_ZERO);
 
   page = SLAB;
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, 100), 5);
+  ck_assert_uint_eq (next_zero (1, &page, 100), 5);
   ck_assert_uint_eq (page, SLAB + 10);
   page += 5;
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, 20), 20);
+  ck_assert_uint_eq (next_zero (1, &page, 20), 20);
   ck_assert_uint_eq (page, SLAB + 100);
   page += 20;
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, 100), 30);
+  ck_assert_uint_eq (next_zero (1, &page, 100), 30);
   page += 30;
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, 100), 1);
+  ck_assert_uint_eq (next_zero (1, &page, 100), 1);
   ck_assert_uint_eq (page, 2 * SLAB - 1);
   page += 1;
-  ck_assert_uint_eq (slab_table_next_zero (table, 1, &page, 100), 0);
+  ck_assert_uint_eq (next_zero (1, &page, 100), 0);
   page = 2 * SLAB;
-  ck_assert_uint_eq (slab_table_next_zero (table, 2, &page, 100), 37);
+  ck_assert_uint_eq (next_zero (2, &page, 100), 37);
 }
 END_TEST
 
@@ -345,12 +384,12 @@ START_TEST (zeros_that_were_settled_are_found_no_more)
 
   slab_table_set_pages (table, 0, SLAB, PAGE_ZERO);
   slab_table_set_pages (table, 0, SLAB, PAGE_LOCAL);
-  ck_assert_uint_eq (slab_table_next_zero (table, 0, &page, SLAB), 0);
+  ck_assert_uint_eq (next_zero (0, &page, SLAB), 0);
   page = 0;
-  ck_assert_uint_eq (slab_table_next_zero (table, 0, &page, SLAB), 0);
+  ck_assert_uint_eq (next_zero (0, &page, SLAB), 0);
   slab_table_set_pages (table, 7, 1, PAGE_ZERO);
   page = 0;
-  ck_assert_uint_eq (slab_table_next_zero (table, 0, &page, SLAB), 1);
+  ck_assert_uint_eq (next_zero (0, &page, SLAB), 1);
   ck_assert_uint_eq (page, 7);
 }
 END_TEST
@@ -565,12 +604,12 @@ work (void *data)
 
     if (slab_table_route (table, page, 1, true, &n, &h) == SOURCE_DONOR) {
       ck_assert_uint_eq (h.grant, mapping);
-      slab_table_unpin (table, 0);
+      slab_table_unpin (table, 0, &h);
     }
     if (slab_table_pin (table, 0, &h)) {
       ck_assert_uint_eq (h.grant, mapping);
       slab_table_set_pages (table, page, 1, PAGE_REMOTE);
-      slab_table_unpin (table, 0);
+      slab_table_unpin (table, 0, &h);
     }
   }
 }
@@ -621,6 +660,7 @@ main (void)
   tcase_add_test (c, a_page_set_remote_while_its_slab_drains_is_local);
   tcase_add_test (c, draining_forgets_remote_pages_and_no_others);
   tcase_add_test (c, pages_with_the_donor_alone_are_counted_and_lost_with_it);
+  tcase_add_test (c, a_slab_that_moves_is_used_at_both_homes_for_a_while);
   tcase_add_test (c, a_slab_with_lost_pages_is_not_placed);
   tcase_add_test (c, zeros_are_found_run_by_run);
   tcase_add_test (c, zeros_that_were_settled_are_found_no_more);

@@ -1,0 +1,182 @@
+#include <errno.h>
+#include <time.h>
+
+#include "nbdkit-plugin/backing.h"
+#include "nbdkit-plugin/device_parts.h"
+#include "nbdkit-plugin/flight.h"
+#include "nbdkit-plugin/slab_table.h"
+#include "nbdkit-plugin/slot_pool.h"
+
+static int64_t
+half_deadline (const struct device *d)
+{
+  return fabric_now_ns () + d->params.deadline_ns / 2;
+}
+
+/* Write n pages that only the donor has to the local copy, under their
+ * claim; no slot of theirs is in flight, since what a slot holds is newer
+ * than what the donor alone has.
+ */
+static int
+save_run (struct device *d, uint64_t page, uint32_t n)
+{
+  struct lane *buffer = lane_pool_take (&d->disk_buffers, INT64_MAX);
+  struct span s = span_of_pages (buffer->landing, page, n);
+  struct iovec iov = { .iov_base = s.buf, .iov_len = s.len };
+  int r = device_read_span (d, &s, half_deadline (d));
+
+  if (r == 0)
+    r = backing_write (d->params.backing, &iov, 1, s.offset);
+  if (r == 0) {
+    slab_table_set_pages (d->slabs, page, n, PAGE_REMOTE);
+    device_count (&d->counters.saved, n);
+  }
+  lane_pool_put (&d->disk_buffers, buffer);
+  return r;
+}
+
+/* The same for those of n pages that are so still. */
+static int
+save_claimed (struct device *d, uint64_t slab, uint64_t page, uint64_t n)
+{
+  const uint64_t end = page + n;
+  struct page_claim claim;
+  int r = 0;
+
+  page_order_claim (&d->order, &claim, page, n);
+  while (r == 0 && page < end &&
+         (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
+                               end - page)) > 0 && page < end) {
+    r = save_run (d, page, n < end - page ? n : end - page);
+    page += n;
+  }
+  page_order_release (&d->order, &claim);
+  return r;
+}
+
+int
+device_save (struct device *d, uint64_t slab)
+{
+  uint64_t page = slab_table_first_page (d->slabs, slab), n;
+  int r = 0;
+
+  while (r == 0 && (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY,
+                                         &page, SPAN_PAGES_MAX)) > 0) {
+    r = save_claimed (d, slab, page, n);
+    page += n;
+  }
+  return r;
+}
+
+int
+device_save_all (struct device *d)
+{
+  int r = 0;
+
+  for (uint64_t i = 0; i < slab_table_slabs (d->slabs) &&
+         slab_table_remote_only (d->slabs) > 0; i++) {
+    int r2 = device_save (d, i);
+    if (r == 0)
+      r = r2;
+  }
+  return r;
+}
+
+static int
+carry (struct device *d, struct flight *f, enum fabric_type type,
+       uint64_t page, uint32_t n, int64_t deadline_ns)
+{
+  f->ops = 0;
+  f->error = 0;
+  flight_post (d, f, type, f->lane->landing, page, n);
+  return flight_land (d, f, deadline_ns);
+}
+
+/* Copy n pages from where the slab lives to `next`. */
+static int
+copy_run (struct device *d, uint64_t page, uint32_t n,
+          const struct slab_home *next)
+{
+  const int64_t deadline_ns = half_deadline (d);
+  struct flight from = { .slab = slab_table_slab_of (d->slabs, page) };
+  struct flight to = { .slab = from.slab, .home = *next };
+  int r = -ECONNRESET;
+
+  from.lane = to.lane = lane_pool_take (&d->lanes, deadline_ns);
+  if (!from.lane)
+    return -ETIMEDOUT;
+  if (slab_table_pin (d->slabs, from.slab, &from.home)) {
+    r = carry (d, &from, FABRIC_READ, page, n, deadline_ns);
+    slab_table_unpin (d->slabs, from.slab, &from.home);
+  }
+  if (r == 0)
+    r = carry (d, &to, FABRIC_WRITE, page, n, deadline_ns);
+  lane_pool_put (&d->lanes, from.lane);
+  return r;
+}
+
+/* Copy the pages of a slab in this state, while there is time; *page is the
+ * first that was not copied, the slab's end if none is left.
+ */
+static int
+copy_pages (struct device *d, uint64_t slab, enum page_state state,
+            const struct slab_home *next, int64_t until_ns, uint64_t *page)
+{
+  uint64_t n;
+  int r = 0;
+
+  *page = slab_table_first_page (d->slabs, slab);
+  while (r == 0 && (n = slab_table_next (d->slabs, slab, state, page,
+                                         SPAN_PAGES_MAX)) > 0) {
+    r = fabric_now_ns () < until_ns ? copy_run (d, *page, n, next)
+      : -ETIMEDOUT;
+    if (r == 0)
+      *page += n;
+  }
+  return r;
+}
+
+static int
+move_claimed (struct device *d, uint64_t slab, const struct slab_home *next)
+{
+  const int64_t until_ns = half_deadline (d);
+  uint64_t end;
+  int r = copy_pages (d, slab, PAGE_REMOTE_ONLY, next, until_ns, &end);
+
+  if (r < 0)
+    return r;
+  copy_pages (d, slab, PAGE_REMOTE, next, until_ns, &end);
+  if (atomic_load (next->session_ended) ||
+      !slab_table_move (d->slabs, slab, next, end))
+    return -ECONNRESET;
+  return 0;
+}
+
+/* Requests wait for peers no longer than their deadline, so this is
+ * bounded by that.
+ */
+static void
+wait_moved (struct device *d, uint64_t slab)
+{
+  const struct timespec pause = { .tv_nsec = 200000 };
+
+  while (!slab_table_has_moved (d->slabs, slab))
+    nanosleep (&pause, NULL);
+}
+
+int
+device_move (struct device *d, uint64_t slab, const struct slab_home *next)
+{
+  struct page_claim claim;
+  int r;
+
+  /* Writers wait for this claim, a deadline at most. */
+  page_order_claim (&d->order, &claim,
+                    slab_table_first_page (d->slabs, slab),
+                    slab_table_slab_pages (d->slabs, slab));
+  r = move_claimed (d, slab, next);
+  page_order_release (&d->order, &claim);
+  if (r == 0)
+    wait_moved (d, slab);
+  return r;
+}

@@ -1,0 +1,51 @@
+/* Slabs that are to leave their donor, but have pages which nobody else
+ * has, since the local copy refused them: these are saved first, to the
+ * local copy if it works again, else by moving the slab to another donor.
+ * For the mapper thread only.
+ */
+
+#ifndef ISW_RESCUE_H
+#define ISW_RESCUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "nbdkit-plugin/homes.h"
+
+struct rescue;
+struct saver;
+
+struct rescues {
+  struct homes *homes;
+  struct saver *saver;
+  struct rescue **of;           /* by slab; or NULL */
+  /* Look for another donor: rescues_placed will tell.  False if there is
+   * none now.
+   */
+  bool (*seek) (void *data, uint64_t slab, const struct donor *avoid);
+  void *data;
+};
+
+void rescues_init (struct rescues *r, struct homes *homes,
+                   struct saver *saver,
+                   bool (*seek) (void *data, uint64_t slab,
+                                 const struct donor *avoid),
+                   void *data);
+/* The saver must have been freed. */
+void rescues_free (struct rescues *r);
+
+/* A slab's donor wants its memory back, by EVICT number request: let the
+ * slab leave, after what is to be saved first.
+ */
+void rescues_evict (struct rescues *r, uint64_t slab, uint64_t request);
+
+/* The saver may have done something. */
+void rescues_check (struct rescues *r);
+
+/* What was sought for a slab has been found, or not (home NULL).  False if
+ * it was not for a rescue.
+ */
+bool rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
+                     const struct slab_home *home);
+
+#endif /* ISW_RESCUE_H */
