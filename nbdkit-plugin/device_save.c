@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "nbdkit-plugin/backing.h"
@@ -115,41 +116,66 @@ copy_run (struct device *d, uint64_t page, uint32_t n,
   return r;
 }
 
-/* Copy the pages of a slab in this state, while there is time; *page is the
- * first that was not copied, the slab's end if none is left.
- */
-static int
-copy_pages (struct device *d, uint64_t slab, enum page_state state,
-            const struct slab_home *next, int64_t until_ns, uint64_t *page)
+/* A move: which pages of the slab are at its next home. */
+struct move {
+  uint64_t slab;
+  const struct slab_home *next;
+  int64_t until_ns;
+  uint64_t first;               /* page of the slab */
+  uint64_t *copied;             /* a bit a page */
+};
+
+static bool
+is_copied (const struct move *m, uint64_t page)
 {
-  uint64_t n;
+  return m->copied[(page - m->first) / 64] >> (page - m->first) % 64 & 1;
+}
+
+static int
+copy_and_note (struct device *d, struct move *m, uint64_t page, uint32_t n)
+{
+  int r = fabric_now_ns () < m->until_ns ? copy_run (d, page, n, m->next)
+    : -ETIMEDOUT;
+
+  for (uint64_t i = page - m->first; r == 0 && i < page - m->first + n; i++)
+    m->copied[i / 64] |= UINT64_C (1) << i % 64;
+  return r;
+}
+
+/* Copy the pages in this state, while there is time. */
+static int
+copy_pages (struct device *d, struct move *m, enum page_state state)
+{
+  uint64_t page = m->first, n;
   int r = 0;
 
-  *page = slab_table_first_page (d->slabs, slab);
-  while (r == 0 && (n = slab_table_next (d->slabs, slab, state, page,
+  while (r == 0 && (n = slab_table_next (d->slabs, m->slab, state, &page,
                                          SPAN_PAGES_MAX)) > 0) {
-    r = fabric_now_ns () < until_ns ? copy_run (d, *page, n, next)
-      : -ETIMEDOUT;
-    if (r == 0)
-      *page += n;
+    for (uint64_t i = 0; i < n; i++)
+      if (is_copied (m, page + i))
+        n = i;
+    if (n > 0)
+      r = copy_and_note (d, m, page, n);
+    page += n > 0 ? n : 1;
   }
   return r;
 }
 
 static int
-move_claimed (struct device *d, uint64_t slab, const struct slab_home *next)
+move_claimed (struct device *d, struct move *m)
 {
-  const int64_t until_ns = half_deadline (d);
-  uint64_t end;
-  int r = copy_pages (d, slab, PAGE_REMOTE_ONLY, next, until_ns, &end);
+  int r;
 
-  if (r < 0)
-    return r;
-  copy_pages (d, slab, PAGE_REMOTE, next, until_ns, &end);
-  if (atomic_load (next->session_ended) ||
-      !slab_table_move (d->slabs, slab, next, end))
-    return -ECONNRESET;
-  return 0;
+  do {
+    r = copy_pages (d, m, PAGE_REMOTE_ONLY);
+    if (r < 0)
+      return r;
+    copy_pages (d, m, PAGE_REMOTE);
+    if (atomic_load (m->next->session_ended))
+      return -ECONNRESET;
+    r = slab_table_move (d->slabs, m->slab, m->next, m->copied);
+  } while (r == -EAGAIN);
+  return r;
 }
 
 /* Requests wait for peers no longer than their deadline, so this is
@@ -167,16 +193,24 @@ wait_moved (struct device *d, uint64_t slab)
 int
 device_move (struct device *d, uint64_t slab, const struct slab_home *next)
 {
+  const uint64_t n = slab_table_slab_pages (d->slabs, slab);
   struct page_claim claim;
+  struct move m = {
+    .slab = slab, .next = next,
+    .first = slab_table_first_page (d->slabs, slab),
+    .copied = calloc ((n + 63) / 64, sizeof *m.copied),
+  };
   int r;
 
+  if (!m.copied)
+    return -ENOMEM;
   /* Writers wait for this claim, a deadline at most. */
-  page_order_claim (&d->order, &claim,
-                    slab_table_first_page (d->slabs, slab),
-                    slab_table_slab_pages (d->slabs, slab));
-  r = move_claimed (d, slab, next);
+  page_order_claim (&d->order, &claim, m.first, n);
+  m.until_ns = half_deadline (d);
+  r = move_claimed (d, &m);
   page_order_release (&d->order, &claim);
   if (r == 0)
     wait_moved (d, slab);
+  free (m.copied);
   return r;
 }

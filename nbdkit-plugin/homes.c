@@ -43,15 +43,13 @@ homes_find (const struct homes *h, const struct donor *donor, uint64_t grant,
 static void
 drain (struct homes *h, uint64_t slab)
 {
-  struct slab_info info;
+  uint64_t lost = slab_table_drain (h->slabs, slab, false);
 
-  slab_table_drain (h->slabs, slab);
-  slab_table_info (h->slabs, slab, &info);
-  if (info.remote_only > 0)
+  if (lost > 0)
     log_line ("slab %" PRIu64 ": %" PRIu64 " pages are lost until they are "
               "written again: the local copy has refused them, and donor %s "
               "was the only one to have them",
-              slab, info.remote_only, h->of[slab].donor->name);
+              slab, lost, h->of[slab].donor->name);
 }
 
 void
@@ -65,6 +63,18 @@ homes_leave (struct homes *h, uint64_t slab, enum home_exit exit,
     drain (h, slab);
   home->exit = exit;
   home->request = request;
+}
+
+bool
+homes_leave_saved (struct homes *h, uint64_t slab, enum home_exit exit,
+                   uint64_t request)
+{
+  assert (h->of[slab].donor && h->of[slab].exit == HOME_STAYS);
+  if (slab_table_drain (h->slabs, slab, true) > 0)
+    return false;
+  h->of[slab].exit = exit;
+  h->of[slab].request = request;
+  return true;
 }
 
 void

@@ -63,6 +63,11 @@ bool homes_find (const struct homes *h, const struct donor *donor,
  */
 void homes_leave (struct homes *h, uint64_t slab, enum home_exit exit,
                   uint64_t request);
+/* The same for one that stays so far, unless pages would be lost: false
+ * then, and it stays.
+ */
+bool homes_leave_saved (struct homes *h, uint64_t slab, enum home_exit exit,
+                        uint64_t request);
 /* The donor's session has ended: all leave, as HOME_LOST. */
 void homes_leave_all (struct homes *h, struct donor *donor);
 /* The donor is about to be forgotten. */

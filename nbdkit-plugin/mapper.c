@@ -150,7 +150,7 @@ return_idle (struct mapper *m)
   for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
     if (m->homes.of[i].donor && m->homes.of[i].exit == HOME_STAYS &&
         slab_table_is_idle (slabs (m), i))
-      homes_leave (&m->homes, i, HOME_RETURNED, 0);
+      homes_leave_saved (&m->homes, i, HOME_RETURNED, 0);
   let_go (m);
 }
 

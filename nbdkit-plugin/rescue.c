@@ -4,6 +4,8 @@
 
 struct rescue {
   struct saver_job job;         /* first: cast to and fro */
+  const struct donor *donor;    /* who wants this grant back */
+  uint64_t grant;
   uint64_t request;             /* the id of EVICT */
   struct donor *next_donor;     /* while the slab moves there */
 };
@@ -37,6 +39,18 @@ only_there (const struct rescues *r, uint64_t slab)
   return info.remote_only;
 }
 
+/* Does the slab live where it did?  Its session may have ended meanwhile,
+ * and the slab have found another home.
+ */
+static bool
+is_there_still (const struct rescues *r, uint64_t slab)
+{
+  const struct home *home = &r->homes->of[slab];
+
+  return home->donor == r->of[slab]->donor &&
+    home->grant == r->of[slab]->grant && home->exit == HOME_STAYS;
+}
+
 static void
 forget (struct rescues *r, uint64_t slab)
 {
@@ -48,19 +62,16 @@ forget (struct rescues *r, uint64_t slab)
 static void
 finish (struct rescues *r, uint64_t slab)
 {
-  const uint64_t request = r->of[slab]->request;
-
+  if (is_there_still (r, slab))
+    homes_leave (r->homes, slab, HOME_EVICTED, r->of[slab]->request);
   forget (r, slab);
-  if (r->homes->of[slab].exit == HOME_STAYS)
-    homes_leave (r->homes, slab, HOME_EVICTED, request);
 }
 
 static void
 seek (struct rescues *r, uint64_t slab)
 {
-  const struct home *home = &r->homes->of[slab];
-
-  if (home->exit != HOME_STAYS || !r->seek (r->data, slab, home->donor))
+  if (!is_there_still (r, slab) ||
+      !r->seek (r->data, slab, r->of[slab]->donor))
     finish (r, slab);
 }
 
@@ -68,23 +79,30 @@ void
 rescues_evict (struct rescues *r, uint64_t slab, uint64_t request)
 {
   const bool disk_fails = slab_table_remote_only (r->homes->slabs) > 0;
+  struct rescue *e = r->of[slab];
 
-  if (r->of[slab]) {
-    r->of[slab]->request = request;
-    return;
-  }
-  if (!disk_fails) {
+  if (r->homes->of[slab].exit != HOME_STAYS) {
     homes_leave (r->homes, slab, HOME_EVICTED, request);
     return;
   }
-  r->of[slab] = g_new0 (struct rescue, 1);
-  r->of[slab]->job.slab = slab;
-  r->of[slab]->request = request;
+  if (!e) {
+    if (!disk_fails &&
+        homes_leave_saved (r->homes, slab, HOME_EVICTED, request))
+      return;
+    e = g_new0 (struct rescue, 1);
+    e->job.slab = slab;
+  }
+  e->donor = r->homes->of[slab].donor;
+  e->grant = r->homes->of[slab].grant;
+  e->request = request;
+  if (r->of[slab])
+    return;                     /* it goes on, for this home */
+  r->of[slab] = e;
   /* Where the local copy refuses writes it may well refuse reads, too: a
    * slab that has nothing to be saved moves all the same.
    */
   if (only_there (r, slab) > 0)
-    saver_ask (r->saver, &r->of[slab]->job);
+    saver_ask (r->saver, &e->job);
   else
     seek (r, slab);
 }
@@ -99,8 +117,7 @@ rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
     return false;
   if (!home)
     finish (r, slab);
-  else if (r->homes->of[slab].exit != HOME_STAYS) {
-    /* Too late: the session has ended meanwhile. */
+  else if (!is_there_still (r, slab)) {
     homes_give_up (donor, home->grant);
     finish (r, slab);
   }
@@ -117,10 +134,16 @@ rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
 static void
 saved (struct rescues *r, uint64_t slab)
 {
-  if (r->of[slab]->job.result == 0 && only_there (r, slab) == 0)
-    finish (r, slab);
-  else
+  struct rescue *e = r->of[slab];
+
+  if (!is_there_still (r, slab))
+    forget (r, slab);
+  else if (e->job.result < 0)
     seek (r, slab);
+  else if (homes_leave_saved (r->homes, slab, HOME_EVICTED, e->request))
+    forget (r, slab);
+  else
+    saver_ask (r->saver, &e->job);
 }
 
 void

@@ -1,6 +1,7 @@
 #include "nbdkit-plugin/slab_table.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -463,17 +464,22 @@ forget_remote (struct slab_table *t, uint64_t slab)
     *w &= ~(*w & ~(*w >> 1) & LOW_BITS);
 }
 
-void
-slab_table_drain (struct slab_table *t, uint64_t slab)
+uint64_t
+slab_table_drain (struct slab_table *t, uint64_t slab, bool saved)
 {
   struct slab *s = &t->slab[slab];
+  uint64_t lost;
 
   pthread_mutex_lock (&s->lock);
   assert (s->state == SLAB_MAPPED);
-  s->state = SLAB_DRAINING;
-  forget_remote (t, slab);
-  s->emptied = false;
+  lost = s->remote_only;
+  if (lost == 0 || !saved) {
+    s->state = SLAB_DRAINING;
+    forget_remote (t, slab);
+    s->emptied = false;
+  }
   pthread_mutex_unlock (&s->lock);
+  return lost;
 }
 
 bool
@@ -493,29 +499,56 @@ slab_table_unmap (struct slab_table *t, uint64_t slab)
   return drained;
 }
 
-bool
+/* Under the slab's lock: a page in this state that was not copied; the end
+ * of the slab if there is none.
+ */
+static uint64_t
+next_not_copied (struct slab_table *t, uint64_t slab, enum page_state state,
+                 const uint64_t *copied, uint64_t page)
+{
+  uint64_t first = slab * t->slab_pages;
+  uint64_t end = first + slab_table_slab_pages (t, slab);
+
+  while (page < end && (get_state (t, page) != state ||
+                        (copied[(page - first) / 64] >> (page - first) % 64
+                         & 1)))
+    page++;
+  return page;
+}
+
+static void
+exchange_home (struct slab *s, const struct slab_home *home)
+{
+  assert (s->former_pins == 0);
+  s->former_pins = s->pins;
+  s->pins = 0;
+  s->home = *home;
+}
+
+int
 slab_table_move (struct slab_table *t, uint64_t slab,
-                 const struct slab_home *home, uint64_t end)
+                 const struct slab_home *home, const uint64_t *copied)
 {
   struct slab *s = &t->slab[slab];
-  uint64_t slab_end = slab * t->slab_pages + slab_table_slab_pages (t, slab);
-  bool can;
+  uint64_t page = slab * t->slab_pages;
+  uint64_t end = page + slab_table_slab_pages (t, slab);
+  int r = 0;
 
   pthread_mutex_lock (&s->lock);
-  can = s->state == SLAB_MAPPED;
-  if (can) {
-    assert (s->former_pins == 0);
-    s->former_pins = s->pins;
-    s->pins = 0;
-    s->home = *home;
-    for (uint64_t page = end; page < slab_end; page++)
-      if (get_state (t, page) == PAGE_REMOTE) {
-        set_state (t, page, PAGE_LOCAL);
-        s->remote--;
-      }
+  if (s->state != SLAB_MAPPED)
+    r = -ECONNRESET;
+  else if (next_not_copied (t, slab, PAGE_REMOTE_ONLY, copied, page) < end)
+    r = -EAGAIN;
+  else {
+    exchange_home (s, home);
+    while ((page = next_not_copied (t, slab, PAGE_REMOTE, copied, page))
+           < end) {
+      set_state (t, page, PAGE_LOCAL);
+      s->remote--;
+    }
   }
   pthread_mutex_unlock (&s->lock);
-  return can;
+  return r;
 }
 
 bool

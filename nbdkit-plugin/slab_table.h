@@ -153,20 +153,21 @@ void slab_table_map (struct slab_table *t, uint64_t slab,
                      const struct slab_home *home);
 
 /* MAPPED -> DRAINING: no new pins; every PAGE_REMOTE is PAGE_LOCAL from
- * now on.  Pages that are PAGE_REMOTE_ONLY are lost unless they were
- * saved before.
+ * now on.  Returns how many pages are lost, being PAGE_REMOTE_ONLY; with
+ * `saved` the slab stays as it is if there are any.
  */
-void slab_table_drain (struct slab_table *t, uint64_t slab);
+uint64_t slab_table_drain (struct slab_table *t, uint64_t slab, bool saved);
 /* DRAINING -> UNMAPPED once no pin is left; false if one is. */
 bool slab_table_unmap (struct slab_table *t, uint64_t slab);
 
-/* A mapped slab has another home from now on, where a copy was made of all
- * PAGE_REMOTE_ONLY pages, and of the PAGE_REMOTE pages before page `end`;
- * the others are PAGE_LOCAL.  The caller has claimed all its pages.  False
- * if the slab is not mapped any more.
+/* A mapped slab has another home from now on, where those pages are whose
+ * bit is set in `copied`; other PAGE_REMOTE pages are PAGE_LOCAL.  The
+ * caller has claimed all its pages; but a PAGE_REMOTE one may become
+ * PAGE_REMOTE_ONLY at any time.  -EAGAIN if such a page was not copied;
+ * -ECONNRESET if the slab is not mapped any more.
  */
-bool slab_table_move (struct slab_table *t, uint64_t slab,
-                      const struct slab_home *home, uint64_t end);
+int slab_table_move (struct slab_table *t, uint64_t slab,
+                     const struct slab_home *home, const uint64_t *copied);
 /* No pin is left on the home it had before that. */
 bool slab_table_has_moved (struct slab_table *t, uint64_t slab);
 

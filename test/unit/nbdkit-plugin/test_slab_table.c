@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <sched.h>
 
 #include "nbdkit-plugin/slab_table.h"
@@ -124,7 +125,7 @@ START_TEST (a_slab_goes_through_its_states)
   ck_assert_uint_eq (h.key, home.key);
   slab_table_unpin (table, 1, &home);
   ck_assert_int_eq (drained, 0);
-  slab_table_drain (table, 1);
+  slab_table_drain (table, 1, false);
   ck_assert_int_eq (state_of (1), SLAB_DRAINING);
   ck_assert (!slab_table_pin (table, 1, &h));
   ck_assert (slab_table_unmap (table, 1));
@@ -140,7 +141,7 @@ START_TEST (the_last_unpin_of_a_draining_slab_tells)
   map (0);
   ck_assert (slab_table_pin (table, 0, &h));
   ck_assert (slab_table_pin (table, 0, &h));
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (!slab_table_unmap (table, 0));
   slab_table_unpin (table, 0, &home);
   ck_assert_int_eq (drained, 0);
@@ -161,7 +162,7 @@ START_TEST (a_route_pins_what_it_gives)
   ck_assert_int_eq (slab_table_route (table, 3, 8, true, &n, &h),
                     SOURCE_DONOR);
   ck_assert_uint_eq (n, 4);
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (!slab_table_unmap (table, 0));
   slab_table_unpin (table, 0, &home);
   ck_assert (slab_table_unmap (table, 0));
@@ -225,7 +226,7 @@ START_TEST (a_page_set_remote_while_its_slab_drains_is_local)
   map (0);
   ck_assert (slab_table_pin (table, 0, &h));
   slab_table_set_pages (table, 0, 1, PAGE_REMOTE);
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   slab_table_set_pages (table, 1, 1, PAGE_REMOTE);
   slab_table_unpin (table, 0, &home);
   ck_assert (slab_table_unmap (table, 0));
@@ -250,8 +251,8 @@ START_TEST (draining_forgets_remote_pages_and_no_others)
     if (want[i] == PAGE_REMOTE_ONLY)
       ck_assert (slab_table_keep_remote (table, i));
   }
-  slab_table_drain (table, 2);
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 2, false);
+  slab_table_drain (table, 0, false);
   for (uint64_t i = 0; i < PAGES; i++) {
     bool here = slab_table_slab_of (table, i) == 1;
     const enum page_source source[] = {
@@ -278,7 +279,7 @@ START_TEST (pages_with_the_donor_alone_are_counted_and_lost_with_it)
   ck_assert_uint_eq (slab_table_remote_only (table), 2);
   assert_route (4, 4, SOURCE_DONOR, 4);
 
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (slab_table_unmap (table, 0));
   ck_assert_int_eq (source_of (4), SOURCE_LOST);
   ck_assert_int_eq (source_of (6), SOURCE_DISK);
@@ -300,14 +301,17 @@ END_TEST
 START_TEST (a_slab_that_moves_is_used_at_both_homes_for_a_while)
 {
   struct slab_home next = home, h, old;
-  uint64_t page = 0;
+  uint64_t page = 0, copied[SLAB / 64] = { 0x3f };
 
   next.grant = 8;
   map (0);
   slab_table_set_pages (table, 4, 8, PAGE_REMOTE);
   ck_assert (slab_table_keep_remote (table, 10));
   ck_assert (slab_table_pin (table, 0, &old));
-  ck_assert (slab_table_move (table, 0, &next, 6));
+  /* Those from page 6 on were not copied. */
+  ck_assert_int_eq (slab_table_move (table, 0, &next, copied), -EAGAIN);
+  copied[0] |= 1 << 10;
+  ck_assert_int_eq (slab_table_move (table, 0, &next, copied), 0);
   ck_assert (!slab_table_has_moved (table, 0));
   /* What was not copied is on the local copy. */
   ck_assert_uint_eq (slab_table_next (table, 0, PAGE_REMOTE, &page, SLAB),
@@ -322,11 +326,13 @@ START_TEST (a_slab_that_moves_is_used_at_both_homes_for_a_while)
   ck_assert_uint_eq (slab_table_next (table, 0, PAGE_REMOTE_ONLY, &page,
                                       SLAB), 1);
   ck_assert_uint_eq (page, 10);
-  slab_table_drain (table, 0);
+  ck_assert_uint_eq (slab_table_drain (table, 0, true), 1);
+  ck_assert_int_eq (state_of (0), SLAB_MAPPED);
+  ck_assert_uint_eq (slab_table_drain (table, 0, false), 1);
   ck_assert (!slab_table_unmap (table, 0));
   slab_table_unpin (table, 0, &h);
   ck_assert (slab_table_unmap (table, 0));
-  ck_assert (!slab_table_move (table, 0, &next, 0));
+  ck_assert_int_eq (slab_table_move (table, 0, &next, copied), -ECONNRESET);
 }
 END_TEST
 
@@ -335,7 +341,7 @@ START_TEST (a_slab_with_lost_pages_is_not_placed)
   map (0);
   slab_table_set_pages (table, 4, 1, PAGE_REMOTE);
   ck_assert (slab_table_keep_remote (table, 4));
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (slab_table_unmap (table, 0));
   slab_table_touch (table, 0, 1000, false);
   ck_assert (!slab_table_is_hot (table, 0));
@@ -526,7 +532,7 @@ START_TEST (a_cold_slab_is_idle_after_a_while)
   slab_table_tick (table);
   ck_assert_uint_eq (seconds_to_idle (COLD + 1), 60);
   ck_assert_uint_eq (seconds_to_idle (0), SLAB_COLD_SECONDS + 1);
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (!slab_table_is_idle (table, 0));
   slab_table_unmap (table, 0);
   map (0);
@@ -579,7 +585,7 @@ START_TEST (a_slab_that_is_placed_is_not_hot)
   ck_assert (!slab_table_is_hot (table, 0));
   slab_table_map (table, 0, &home);
   ck_assert (!slab_table_is_hot (table, 0));
-  slab_table_drain (table, 0);
+  slab_table_drain (table, 0, false);
   ck_assert (!slab_table_is_hot (table, 0));
   ck_assert (slab_table_unmap (table, 0));
   ck_assert (slab_table_is_hot (table, 0));
@@ -634,7 +640,7 @@ START_TEST (pins_hold_a_home_while_the_mapper_takes_it_away)
     assert_route (0, SLAB, SOURCE_DISK, SLAB);
     slab_table_map (table, 0, &h);
     sched_yield ();
-    slab_table_drain (table, 0);
+    slab_table_drain (table, 0, false);
     while (!slab_table_unmap (table, 0))
       sched_yield ();
   }
