@@ -223,6 +223,9 @@ handle_active (struct session *s, const struct message *m)
   case MESSAGE_UNMAP:
     s->budget = 0;
     return grants_unmap (s->grants, m);
+  case MESSAGE_DONE:
+    s->budget = 0;
+    return grants_done (s->grants, m);
   case MESSAGE_PING:
     return send_message (s, &(struct message) { .type = MESSAGE_PONG,
                                                 .id = m->id });
@@ -382,6 +385,26 @@ session_add_lane (struct session *s, struct fabric_request *request)
     g_ptr_array_add (s->lanes, lane);
 }
 
+size_t
+session_list_grants (const struct session *s, uint64_t *ids)
+{
+  return grants_list (s->grants, ids);
+}
+
+bool
+session_stands (const struct session *s, uint64_t grant)
+{
+  return grants_stands (s->grants, grant);
+}
+
+/* In a turn of the session's own, where EVICTs are sent together. */
+void
+session_evict (struct session *s, uint64_t grant)
+{
+  grants_evict (s->grants, grant);
+  wake_at (s->source, 0);
+}
+
 /* All lanes end before any slab is given back: a WRITE still on its way
  * must not land on what comes there next.
  */
@@ -430,6 +453,7 @@ session_get_info (const struct session *s, struct session_info *ret)
   ret->fabric = s->channel->ops;
   ret->lanes = s->lanes->len;
   ret->slabs = grants_count (s->grants);
+  ret->going = grants_going (s->grants);
   ret->started_ns = s->started_ns;
   ret->deadline_ns = s->deadline_ns;
 }

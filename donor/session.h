@@ -9,6 +9,7 @@
 #define ISW_SESSION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "donor/shared.h"
@@ -41,6 +42,7 @@ struct session_info {
   const struct fabric_ops *fabric;
   uint64_t lanes;
   uint64_t slabs;
+  uint64_t going;               /* of these; see grants_going */
   int64_t started_ns;
   int64_t deadline_ns;
 };
@@ -51,6 +53,15 @@ struct session *session_new (struct session_home *home,
 
 /* Takes the request of a lane that has proven to belong here. */
 void session_add_lane (struct session *s, struct fabric_request *request);
+
+/* The grants of an active session that stand: see grants.h. */
+size_t session_list_grants (const struct session *s, uint64_t *ids);
+bool session_stands (const struct session *s, uint64_t grant);
+
+/* Take back a grant that stands.  If the borrower does not let go of it
+ * within the session's deadline, the session ends.
+ */
+void session_evict (struct session *s, uint64_t grant);
 
 /* Ends the session: lanes, then regions, slabs, domain and channel;
  * calls ended and frees it.  Never waits for the peer.

@@ -50,17 +50,18 @@ add_fabrics (JsonBuilder *b, const struct donor_status *status)
 
 static void
 add_memory (JsonBuilder *b, const struct lender_memory *memory,
-            const struct donor_config *config)
+            const struct donor_shared *shared)
 {
   begin (b, "memory");
   add_int (b, "total_bytes", memory->total_bytes);
   add_int (b, "available_bytes", memory->available_bytes);
   add_int (b, "used_by_others_bytes", memory->used_by_others_bytes);
-  add_int (b, "headroom_bytes", config->headroom_bytes);
+  add_int (b, "headroom_bytes", shared->config->headroom_bytes);
   add_int (b, "limit_bytes", memory->limit_bytes);
   add_int (b, "held_bytes", memory->held_bytes);
   add_int (b, "lent_bytes", memory->lent_bytes);
-  add_int (b, "would_lend_bytes", memory->would_lend_bytes);
+  add_int (b, "would_lend_bytes",
+           shared->stopping ? 0 : memory->would_lend_bytes);
   json_builder_end_object (b);
 }
 
@@ -78,12 +79,16 @@ add_lock (JsonBuilder *b, const struct memory_lock_result *lock)
 
 static void
 add_slabs (JsonBuilder *b, const struct lender_memory *memory,
-           const struct donor_config *config)
+           const struct donor_shared *shared)
 {
+  const struct donor_counters *counters = &shared->counters;
+
   begin (b, "slabs");
-  add_int (b, "slab_size_bytes", config->slab_size_bytes);
+  add_int (b, "slab_size_bytes", shared->config->slab_size_bytes);
   add_int (b, "ready", memory->slabs_ready);
   add_int (b, "lent", memory->slabs_lent);
+  add_int (b, "evicting", counters->evictions_asked
+           - counters->evictions_done - counters->evictions_unanswered);
   json_builder_end_object (b);
 }
 
@@ -135,6 +140,9 @@ add_counters (JsonBuilder *b, const struct donor_counters *counters)
   add_int (b, "maps_refused", counters->maps_refused);
   add_int (b, "unmaps", counters->unmaps);
   add_int (b, "messages_bad", counters->messages_bad);
+  add_int (b, "evictions_asked", counters->evictions_asked);
+  add_int (b, "evictions_done", counters->evictions_done);
+  add_int (b, "evictions_unanswered", counters->evictions_unanswered);
   json_builder_end_object (b);
 }
 
@@ -142,19 +150,18 @@ JsonNode *
 donor_status_new (const struct donor_status *status)
 {
   g_autoptr (JsonBuilder) b = json_builder_new ();
-  const struct donor_config *config = status->shared->config;
   struct lender_memory memory;
 
   lender_get_memory (status->shared->lender, &memory);
   json_builder_begin_object (b);
   add_string (b, "kind", "donor");
   add_string (b, "version", ISW_VERSION);
-  add_config (b, config);
+  add_config (b, status->shared->config);
   add_fabrics (b, status);
   add_string (b, "listen", status->listen);
-  add_memory (b, &memory, config);
+  add_memory (b, &memory, status->shared);
   add_lock (b, status->lock);
-  add_slabs (b, &memory, config);
+  add_slabs (b, &memory, status->shared);
   add_sessions (b, status->sessions);
   add_counters (b, &status->shared->counters);
   json_builder_end_object (b);

@@ -199,26 +199,29 @@ peer_send_raw (struct peer *p, const void *buf, size_t len)
 }
 
 void
-peer_send (struct peer *p, struct message *m)
+peer_answer (struct peer *p, const struct message *m)
 {
   uint8_t buf[FABRIC_MESSAGE_MAX];
-  int len;
+  const int len = message_encode (m, buf, sizeof buf);
 
-  m->id = ++p->last_id;
-  len = message_encode (m, buf, sizeof buf);
   ck_assert_int_gt (len, 0);
   peer_send_raw (p, buf, len);
+}
+
+void
+peer_send (struct peer *p, struct message *m)
+{
+  m->id = ++p->last_id;
+  peer_answer (p, m);
 }
 
 static void
 answer_ping (struct peer *p, const struct message *ping)
 {
-  struct message pong = { .type = MESSAGE_PONG, .id = ping->id };
-  uint8_t buf[FABRIC_MESSAGE_MAX];
-
   p->pings++;
   if (!p->mute)
-    peer_send_raw (p, buf, message_encode (&pong, buf, sizeof buf));
+    peer_answer (p, &(struct message) { .type = MESSAGE_PONG,
+                                        .id = ping->id });
 }
 
 int
@@ -319,6 +322,23 @@ peer_query (struct peer *p, struct message *m)
   *m = (struct message) { .type = MESSAGE_QUERY_MEM };
   peer_call (p, m);
   ck_assert_int_eq (m->type, MESSAGE_FREE_MEM);
+}
+
+void
+peer_receive_evict (struct peer *p, struct message *m, uint32_t count)
+{
+  ck_assert_int_eq (peer_receive (p, m), 0);
+  ck_assert_int_eq (m->type, MESSAGE_EVICT);
+  ck_assert_uint_eq (m->grants.count, count);
+}
+
+void
+peer_done (struct peer *p, uint64_t id, uint64_t grant)
+{
+  struct message m = { .type = MESSAGE_DONE, .id = id };
+
+  m.done.grant = grant;
+  peer_answer (p, &m);
 }
 
 void

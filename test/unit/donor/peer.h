@@ -65,8 +65,9 @@ struct peer {
 void peer_connect (struct peer *p, struct donor *d);
 void peer_close (struct peer *p);
 
-/* Sends m with an id of its own. */
+/* Sends m with an id of its own; with the id that it has. */
 void peer_send (struct peer *p, struct message *m);
+void peer_answer (struct peer *p, const struct message *m);
 void peer_send_raw (struct peer *p, const void *buf, size_t len);
 
 /* The next message but PING, which is answered: 0, or -errno once the
@@ -90,6 +91,11 @@ void peer_begin (struct peer *p, struct donor *d, uint8_t device);
 enum message_type peer_map (struct peer *p, uint64_t slab, struct message *m);
 void peer_unmap (struct peer *p, uint64_t grant);
 void peer_query (struct peer *p, struct message *m);
+
+/* The next message, which must be EVICT of so many grants. */
+void peer_receive_evict (struct peer *p, struct message *m, uint32_t count);
+/* DONE with this id, of this grant. */
+void peer_done (struct peer *p, uint64_t id, uint64_t grant);
 
 /* The channel must end without another message. */
 void peer_expect_end (struct peer *p);
