@@ -7,6 +7,7 @@
 
 #include "conf/state_socket.h"
 #include "conf/units.h"
+#include "donor/demand.h"
 #include "donor/evictor.h"
 #include "donor/lender.h"
 #include "donor/log.h"
@@ -360,6 +361,9 @@ answer_state (const char *request, void *data)
   };
   unsigned i;
 
+  if (g_str_has_prefix (request, "evict "))
+    return demand_answer (&server->home.shared,
+                          request + strlen ("evict "));
   if (strcmp (request, "status") != 0)
     return NULL;
   for (i = 0; i < server->nr_listeners; i++)

@@ -17,6 +17,8 @@ struct donor_counters {
   uint64_t maps_refused;
   uint64_t unmaps;
   uint64_t messages_bad;        /* malformed, unexpected or out of order */
+  uint64_t eviction_rounds;
+  uint64_t activity_unanswered; /* CHECK_ACTIVITYs, in time */
   uint64_t evictions_asked;     /* slabs; those under way are neither of: */
   uint64_t evictions_done;
   uint64_t evictions_unanswered; /* the session ended first */

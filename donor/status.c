@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "donor/evictor.h"
 #include "donor/status.h"
 
 static void
@@ -81,14 +82,11 @@ static void
 add_slabs (JsonBuilder *b, const struct lender_memory *memory,
            const struct donor_shared *shared)
 {
-  const struct donor_counters *counters = &shared->counters;
-
   begin (b, "slabs");
   add_int (b, "slab_size_bytes", shared->config->slab_size_bytes);
   add_int (b, "ready", memory->slabs_ready);
   add_int (b, "lent", memory->slabs_lent);
-  add_int (b, "evicting", counters->evictions_asked
-           - counters->evictions_done - counters->evictions_unanswered);
+  add_int (b, "evicting", evictor_going (shared->evictor));
   json_builder_end_object (b);
 }
 
@@ -140,6 +138,8 @@ add_counters (JsonBuilder *b, const struct donor_counters *counters)
   add_int (b, "maps_refused", counters->maps_refused);
   add_int (b, "unmaps", counters->unmaps);
   add_int (b, "messages_bad", counters->messages_bad);
+  add_int (b, "eviction_rounds", counters->eviction_rounds);
+  add_int (b, "activity_unanswered", counters->activity_unanswered);
   add_int (b, "evictions_asked", counters->evictions_asked);
   add_int (b, "evictions_done", counters->evictions_done);
   add_int (b, "evictions_unanswered", counters->evictions_unanswered);

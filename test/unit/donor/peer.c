@@ -109,7 +109,7 @@ donor_stop (struct donor *d)
 }
 
 struct asking {
-  const char *path;
+  const char *path, *request;
   int done_fd;
   JsonNode *answer;
   char *error;
@@ -120,20 +120,20 @@ ask (void *data)
 {
   struct asking *a = data;
 
-  a->answer = state_socket_ask (a->path, "status", PATIENCE_NS, &a->error);
+  a->answer = state_socket_ask (a->path, a->request, PATIENCE_NS, &a->error);
   eventfd_write (a->done_fd, 1);
   return NULL;
 }
 
 JsonObject *
-donor_status (struct donor *d)
+donor_ask (struct donor *d, const char *request, char **error)
 {
-  struct asking a = { .path = d->state_path,
+  struct asking a = { .path = d->state_path, .request = request,
                       .done_fd = eventfd (0, EFD_NONBLOCK) };
   GSource *done = wake_new (d->context, a.done_fd, ignore, NULL);
   pthread_t thread;
   eventfd_t count;
-  JsonObject *status;
+  JsonObject *answer = NULL;
 
   ck_assert_int_eq (pthread_create (&thread, NULL, ask, &a), 0);
   while (eventfd_read (a.done_fd, &count) == -1)
@@ -141,9 +141,21 @@ donor_status (struct donor *d)
   pthread_join (thread, NULL);
   wake_free (done);
   close (a.done_fd);
-  ck_assert_msg (a.answer, "%s", a.error);
-  status = json_object_ref (json_node_get_object (a.answer));
-  json_node_unref (a.answer);
+  if (a.answer) {
+    answer = json_object_ref (json_node_get_object (a.answer));
+    json_node_unref (a.answer);
+  }
+  *error = a.error;
+  return answer;
+}
+
+JsonObject *
+donor_status (struct donor *d)
+{
+  g_autofree char *error = NULL;
+  JsonObject *status = donor_ask (d, "status", &error);
+
+  ck_assert_msg (status, "%s", error);
   return status;
 }
 
@@ -324,12 +336,40 @@ peer_query (struct peer *p, struct message *m)
   ck_assert_int_eq (m->type, MESSAGE_FREE_MEM);
 }
 
+static void
+receive_grants (struct peer *p, struct message *m, enum message_type type,
+                uint32_t count)
+{
+  ck_assert_int_eq (peer_receive (p, m), 0);
+  ck_assert_int_eq (m->type, type);
+  ck_assert_uint_eq (m->grants.count, count);
+}
+
+void
+peer_receive_check (struct peer *p, struct message *m, uint32_t count)
+{
+  receive_grants (p, m, MESSAGE_CHECK_ACTIVITY, count);
+}
+
 void
 peer_receive_evict (struct peer *p, struct message *m, uint32_t count)
 {
-  ck_assert_int_eq (peer_receive (p, m), 0);
-  ck_assert_int_eq (m->type, MESSAGE_EVICT);
-  ck_assert_uint_eq (m->grants.count, count);
+  receive_grants (p, m, MESSAGE_EVICT, count);
+}
+
+void
+peer_activity (struct peer *p, const struct message *check,
+               uint64_t activity_milli)
+{
+  struct message m = { .type = MESSAGE_ACTIVITY, .id = check->id };
+  uint32_t i;
+
+  m.activity.count = check->grants.count;
+  for (i = 0; i < m.activity.count; i++) {
+    m.activity.of[i].grant = check->grants.grants[i];
+    m.activity.of[i].activity_milli = activity_milli;
+  }
+  peer_answer (p, &m);
 }
 
 void

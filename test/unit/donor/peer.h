@@ -45,6 +45,10 @@ void donor_set_node (struct donor *d, uint64_t total_bytes,
 
 /* The donor's status, as infiniswapctl gets it. */
 JsonObject *donor_status (struct donor *d);
+/* What it answers to a request; NULL with the error in *error (g_free),
+ * which is NULL otherwise.
+ */
+JsonObject *donor_ask (struct donor *d, const char *request, char **error);
 /* A number of its status: donor_number (d, "slabs", "lent"). */
 gint64 donor_number (struct donor *d, const char *object, const char *member);
 /* Wait until that number is value. */
@@ -92,8 +96,12 @@ enum message_type peer_map (struct peer *p, uint64_t slab, struct message *m);
 void peer_unmap (struct peer *p, uint64_t grant);
 void peer_query (struct peer *p, struct message *m);
 
-/* The next message, which must be EVICT of so many grants. */
+/* The next message, which must be this one, of so many grants. */
+void peer_receive_check (struct peer *p, struct message *m, uint32_t count);
 void peer_receive_evict (struct peer *p, struct message *m, uint32_t count);
+/* Answer CHECK_ACTIVITY with the same activity for all. */
+void peer_activity (struct peer *p, const struct message *check,
+                    uint64_t activity_milli);
 /* DONE with this id, of this grant. */
 void peer_done (struct peer *p, uint64_t id, uint64_t grant);
 

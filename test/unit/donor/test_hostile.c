@@ -307,6 +307,110 @@ START_TEST (done_of_what_is_gone_is_ignored)
 }
 END_TEST
 
+/* One demanded of two: DONE of the other one as well. */
+START_TEST (done_of_a_grant_that_evict_did_not_name)
+{
+  g_autofree char *error = NULL;
+  struct message m;
+  struct donor d;
+  struct peer p;
+
+  donor_start (&d, "--evict-extra=0", NULL);
+  peer_begin (&p, &d, 1);
+  ck_assert_int_eq (peer_map (&p, 0, &m), MESSAGE_MR_INFO);
+  ck_assert_int_eq (peer_map (&p, 1, &m), MESSAGE_MR_INFO);
+  json_object_unref (donor_ask (&d, "evict 1", &error));
+  peer_receive_evict (&p, &m, 1);
+  peer_done (&p, m.id, 3 - m.grants.grants[0]);
+  peer_expect_end (&p);
+  ck_assert_int_eq (donor_number (&d, "counters", "messages_bad"), 1);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
+/* A borrower with two grants that has been asked about both. */
+static void
+begin_asked (struct donor *d, struct peer *p, struct message *check)
+{
+  g_autofree char *error = NULL;
+  struct message m;
+
+  donor_start (d, NULL);
+  peer_begin (p, d, 1);
+  ck_assert_int_eq (peer_map (p, 0, &m), MESSAGE_MR_INFO);
+  ck_assert_int_eq (peer_map (p, 1, &m), MESSAGE_MR_INFO);
+  json_object_unref (donor_ask (d, "evict 1", &error));
+  peer_receive_check (p, check, 2);
+}
+
+START_TEST (activity_that_nobody_asked_for_ends_the_session)
+{
+  static const int64_t off[] = { 1, -1, INT64_MIN, INT64_MAX };
+  struct message check;
+  struct donor d;
+  struct peer p;
+
+  begin_asked (&d, &p, &check);
+  check.id += off[_i];
+  peer_activity (&p, &check, 0);
+  peer_expect_end (&p);
+  ck_assert_int_eq (donor_number (&d, "counters", "messages_bad"), 1);
+  ck_assert_int_eq (donor_number (&d, "slabs", "evicting"), 0);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
+/* Grants it was not asked about, in as many pairs as there can be, and
+ * activities that are no help.
+ */
+START_TEST (activity_may_say_anything)
+{
+  static const uint64_t grants[] = { 0, 1, 3, UINT64_MAX };
+  struct message m = { .type = MESSAGE_ACTIVITY }, check;
+  struct donor d;
+  struct peer p;
+  uint32_t i;
+
+  begin_asked (&d, &p, &check);
+  m.id = check.id;
+  m.activity.count = MESSAGE_GRANTS_MAX;
+  for (i = 0; i < MESSAGE_GRANTS_MAX; i++) {
+    m.activity.of[i].grant = grants[i % G_N_ELEMENTS (grants)];
+    m.activity.of[i].activity_milli = UINT64_MAX;
+  }
+  peer_answer (&p, &m);
+  peer_receive_evict (&p, &m, 1);
+  ck_assert_uint_eq (m.grants.grants[0], 2);
+  peer_done (&p, m.id, 2);
+  donor_wait_number (&d, "slabs", "lent", 1);
+  ck_assert_int_eq (donor_number (&d, "counters", "messages_bad"), 0);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
+START_TEST (late_activity_is_ignored)
+{
+  struct message check, m;
+  struct donor d;
+  struct peer p;
+  unsigned i;
+
+  begin_asked (&d, &p, &check);
+  peer_receive_evict (&p, &m, 1);
+  for (i = 0; i < 3; i++)
+    peer_activity (&p, &check, 1);
+  peer_query (&p, &m);
+  ck_assert_int_eq (donor_number (&d, "counters", "activity_unanswered"), 1);
+  ck_assert_int_eq (donor_number (&d, "counters", "messages_bad"), 0);
+  ck_assert_int_eq (donor_number (&d, "slabs", "evicting"), 1);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 /* Another borrower's grants are gone for all it knows. */
 START_TEST (done_of_another_borrowers_grant_does_nothing)
 {
@@ -406,7 +510,12 @@ main (void)
   tcase_add_loop_test (tc, done_that_nobody_asked_for_ends_the_session,
                        0, G_N_ELEMENTS (lies));
   tcase_add_test (tc, done_of_what_is_gone_is_ignored);
+  tcase_add_test (tc, done_of_a_grant_that_evict_did_not_name);
   tcase_add_test (tc, done_of_another_borrowers_grant_does_nothing);
+  tcase_add_loop_test (tc, activity_that_nobody_asked_for_ends_the_session,
+                       0, 4);
+  tcase_add_test (tc, activity_may_say_anything);
+  tcase_add_test (tc, late_activity_is_ignored);
   tcase_add_test (tc, a_stuck_lane_does_not_hold_memory);
   tcase_add_test (tc, half_a_message_is_silence);
   tcase_add_loop_test (tc, an_impossible_length_ends_the_session,
