@@ -10,25 +10,32 @@
 #include "fabric/fabric.h"
 #include "placement/headroom.h"
 
+enum {
+  SAMPLES_A_SECOND = 4,
+  LENDING_HOLD_SAMPLES = 5 * SAMPLES_A_SECOND,
+};
+
 static const int64_t second_ns = 1000000000;
 
 struct lender {
   const struct donor_config *config;
+  struct lender_events events;
   struct memory_monitor monitor;
+  int64_t step_ns;              /* when the average takes its next step */
   uint64_t limit_bytes;         /* what the donor may hold now */
+  struct headroom_lending lending; /* what it may lend, at most that */
   struct slab_pool *pool;
   GQueue waiting;               /* struct lender_wait, first come */
   GSource *pool_source;
   GSource *tick_source;
-  void (*settled) (void *data); /* NULL once called */
-  void *data;
+  bool settled;
   bool said_short, said_unlocked, said_no_sample;
 };
 
 static uint64_t
 would_lend_slabs (const struct lender *l, const struct slab_pool_state *st)
 {
-  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  const uint64_t limit = l->lending.bytes / l->config->slab_size_bytes;
   const uint64_t waiting = l->waiting.length;
   uint64_t slabs = limit > st->lent ? limit - st->lent : 0;
 
@@ -50,7 +57,7 @@ explain_shortage (const struct lender *l, const struct slab_pool_state *st,
               strerror (-st->error),
               config->lock == MEMORY_LOCK_NO ? ""
               : " (the locked memory limit, ulimit -l, may be too low)");
-  else if (l->limit_bytes == config->memory_bytes)
+  else if (l->lending.bytes == config->memory_bytes)
     snprintf (reason, size, "--memory %s allows no more",
               units_format_size (config->memory_bytes, text));
   else
@@ -87,19 +94,23 @@ pop_waiting (struct lender *l)
   return link->data;
 }
 
-/* Serve one of those who wait, and say whether there is more to do:
- * registering a slab takes long, and others are to have their turn.
+/* Serve one of those who wait, or refuse him what can no longer be had,
+ * and say whether there is more to do: registering a slab takes long, and
+ * others are to have their turn.
  */
 static bool
 serve_waiting (struct lender *l, const struct slab_pool_state *st)
 {
+  const bool may_lend =
+    st->lent < l->lending.bytes / l->config->slab_size_bytes;
   struct lender_wait *w;
   char reason[256];
 
-  if (l->waiting.length == 0 || (st->ready == 0 && !st->error))
+  if (l->waiting.length == 0
+      || (st->ready == 0 && may_lend && !st->error))
     return false;
   w = pop_waiting (l);
-  if (st->ready > 0)
+  if (st->ready > 0 && may_lend)
     w->deliver (w, slab_pool_take (l->pool), NULL);
   else {
     explain_shortage (l, st, reason, sizeof reason);
@@ -117,9 +128,10 @@ pool_changed (gpointer data)
   slab_pool_acknowledge (l->pool);
   slab_pool_get_state (l->pool, &st);
   say_shortage (l, &st);
-  if (l->settled && !st.busy) {
-    l->settled (l->data);
-    l->settled = NULL;
+  if (!l->settled && !st.busy) {
+    l->settled = true;
+    if (l->events.settled)
+      l->events.settled (l->events.data);
   }
   if (serve_waiting (l, &st))
     wake_at (l->pool_source, 0);
@@ -136,11 +148,27 @@ sample (struct lender *l)
   r = memory_monitor_sample (&l->monitor, st.resident_bytes);
   if (r < 0)
     return r;
-  l->limit_bytes = headroom_may_hold (l->monitor.total_bytes,
-                                      l->monitor.used_average_bytes,
-                                      l->config->headroom_bytes,
-                                      l->config->memory_bytes);
+  if (fabric_now_ns () >= l->step_ns) {
+    memory_monitor_step (&l->monitor);
+    l->step_ns = fabric_now_ns () + second_ns;
+  }
+  l->limit_bytes =
+    headroom_may_hold (l->monitor.total_bytes,
+                       memory_monitor_worse_bytes (&l->monitor),
+                       l->config->headroom_bytes, l->config->memory_bytes);
   return 0;
+}
+
+/* Act on l->limit_bytes. */
+static void
+keep_within_limit (struct lender *l)
+{
+  headroom_lending_step (&l->lending, l->limit_bytes, LENDING_HOLD_SAMPLES);
+  slab_pool_set_limits (l->pool, l->limit_bytes, l->lending.bytes);
+  if (l->waiting.length > 0)
+    wake_at (l->pool_source, 0);
+  if (l->events.shortage && lender_excess_slabs (l) > 0)
+    l->events.shortage (l->events.data);
 }
 
 static gboolean
@@ -154,21 +182,20 @@ tick (gpointer data)
     donor_log ("cannot read %s, keeping the last figures: %s",
                l->config->meminfo_path, strerror (-r));
   }
-  slab_pool_set_limit (l->pool, l->limit_bytes);
-  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
+  keep_within_limit (l);
   return G_SOURCE_CONTINUE;
 }
 
 struct lender *
 lender_new (const struct donor_config *config, GMainContext *context,
-            void (*settled) (void *data), void *data, char **error)
+            const struct lender_events *events, char **error)
 {
   struct lender *l = g_new0 (struct lender, 1);
   int r;
 
   l->config = config;
-  l->settled = settled;
-  l->data = data;
+  l->events = *events;
   g_queue_init (&l->waiting);
   memory_monitor_init (&l->monitor, config->meminfo_path, config->smoothing);
   r = slab_pool_new (config->slab_size_bytes, config->ready, config->lock,
@@ -178,19 +205,21 @@ lender_new (const struct donor_config *config, GMainContext *context,
                               "%s", strerror (-r));
     goto err;
   }
+  l->step_ns = fabric_now_ns () + second_ns;
   r = sample (l);
   if (r < 0) {
     *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s: "
                               "%s", config->meminfo_path, strerror (-r));
     goto err;
   }
-  slab_pool_set_limit (l->pool, l->limit_bytes);
+  headroom_lending_begin (&l->lending, l->limit_bytes);
+  slab_pool_set_limits (l->pool, l->limit_bytes, l->lending.bytes);
   l->pool_source = wake_new (context, slab_pool_fd (l->pool),
                              pool_changed, l);
   l->tick_source = wake_new (context, -1, tick, l);
   /* Where nothing can be prepared, the thread has nothing to tell. */
   wake_at (l->pool_source, 0);
-  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
   return l;
 
  err:
@@ -253,6 +282,16 @@ lender_give_back (struct lender *l, struct slab *slab, bool untouched)
   slab_pool_give_back (l->pool, slab, untouched);
   /* An untouched one is ready at once, without a word of the thread. */
   wake_at (l->pool_source, 0);
+}
+
+uint64_t
+lender_excess_slabs (struct lender *l)
+{
+  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  return st.lent > limit ? st.lent - limit : 0;
 }
 
 void

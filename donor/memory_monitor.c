@@ -110,9 +110,22 @@ memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes)
   m->total_bytes = total;
   m->available_bytes = available;
   m->used_bytes = headroom_used_by_others (total, available, held_bytes);
-  m->used_average_bytes = m->sampled
-    ? activity_step (m->used_average_bytes, m->used_bytes, m->smoothing)
-    : m->used_bytes;
+  if (!m->sampled)
+    m->used_average_bytes = m->used_bytes;
   m->sampled = true;
   return 0;
+}
+
+void
+memory_monitor_step (struct memory_monitor *m)
+{
+  m->used_average_bytes = activity_step (m->used_average_bytes,
+                                         m->used_bytes, m->smoothing);
+}
+
+uint64_t
+memory_monitor_worse_bytes (const struct memory_monitor *m)
+{
+  return m->used_average_bytes > m->used_bytes
+    ? m->used_average_bytes : m->used_bytes;
 }

@@ -1,5 +1,5 @@
 /* What the node uses: U of the paper's section 4.4, the memory that
- * everything but this donor uses, sampled and averaged once a second.
+ * everything but this donor uses, sampled, and averaged once a second.
  */
 
 #ifndef ISW_MEMORY_MONITOR_H
@@ -22,11 +22,17 @@ struct memory_monitor {
 void memory_monitor_init (struct memory_monitor *m, const char *path,
                           double smoothing);
 
-/* Take a sample; held_bytes is what the donor itself holds now.  Reads
+/* Take a sample; the first one is also the average.  held_bytes is what the donor itself holds now.  Reads
  * MemTotal and MemAvailable by name.  On failure all values stay as they
  * were: -errno of opening or reading the file, -ENOENT for a missing
  * field, -EBADMSG for a malformed one.
  */
 int memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes);
+
+/* A second has passed: the last sample goes into the average. */
+void memory_monitor_step (struct memory_monitor *m);
+
+/* The worse of the average and the last sample. */
+uint64_t memory_monitor_worse_bytes (const struct memory_monitor *m);
 
 #endif /* ISW_MEMORY_MONITOR_H */

@@ -375,6 +375,8 @@ static bool
 start (struct server *server, char **error)
 {
   struct donor_shared *shared = &server->home.shared;
+  const struct lender_events events = { .settled = say_lending,
+                                        .data = server };
   const char *path = server->config->state_path;
 
   if (path) {
@@ -384,8 +386,8 @@ start (struct server *server, char **error)
   }
   if (!listen_all (server, error))
     return false;
-  shared->lender = lender_new (server->config, shared->context,
-                               say_lending, server, error);
+  shared->lender = lender_new (server->config, shared->context, &events,
+                               error);
   if (shared->lender == NULL)
     return false;
   shared->evictor = evictor_new (shared, server->sessions);

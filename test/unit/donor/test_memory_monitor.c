@@ -112,8 +112,16 @@ START_TEST (use_is_averaged)
   memory_monitor_init (&m, path, 0.25);
   sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 4096 kB\n", 0);
   ck_assert_double_eq_tol (m.used_average_bytes, 4 * mib, 1);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 4 * mib);
+
+  /* Between the seconds, samples leave it alone. */
   sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 0 kB\n", 0);
+  ck_assert_double_eq_tol (m.used_average_bytes, 4 * mib, 1);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 8 * mib);
+  memory_monitor_step (&m);
   ck_assert_double_eq_tol (m.used_average_bytes, 5 * mib, 1);
+  sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 6144 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 5 * mib);
 
   /* A sample that fails leaves all as it was. */
   ck_assert_int_lt (sample_of (&m, "MemTotal: 1 kB\n", 0), 0);
