@@ -45,7 +45,8 @@ struct evictor {
   size_t evict;                 /* E; 0: there is none */
   GArray *sample;               /* struct candidate */
   GArray *questions;            /* struct question */
-  int64_t until_ns;             /* when it goes on without an answer */
+  int64_t until_ns;             /* when it goes on without an answer, */
+  bool last_call;               /* after all have had their turn once more */
 };
 
 static uint64_t
@@ -122,11 +123,31 @@ evict (struct evictor *e, const struct candidate *c)
   e->demand -= MIN (e->demand, 1);
 }
 
-/* How many slabs are to be asked for now. */
+/* On their way back, whoever began it. */
+static uint64_t
+count_going (const struct evictor *e)
+{
+  struct session_info info;
+  uint64_t n = 0;
+  unsigned i;
+
+  for (i = 0; i < e->sessions->len; i++) {
+    session_get_info (g_ptr_array_index (e->sessions, i), &info);
+    n += info.going;
+  }
+  return n;
+}
+
+/* How many slabs are to be asked for now.  What comes back on demand
+ * helps the node as well, so the two do not add up.
+ */
 static uint64_t
 wanted (const struct evictor *e)
 {
-  return e->demand;
+  const uint64_t excess = lender_excess_slabs (e->shared->lender);
+  const uint64_t going = count_going (e);
+
+  return MAX (e->demand, excess - MIN (excess, going));
 }
 
 /* A round */
@@ -214,6 +235,7 @@ ask_all (struct evictor *e)
 
   g_array_set_size (e->questions, 0);
   e->until_ns = INT64_MAX;
+  e->last_call = false;
   for (first = 0; first < e->sample->len; first += count) {
     count = count_neighbours (e, first);
     ask (e, first, count);
@@ -339,17 +361,26 @@ begin (struct evictor *e)
     ask_all (e);
 }
 
+/* Answers are to come.  Where the donor itself was late, those that came
+ * in the meantime are heard first.
+ */
+static bool
+must_wait (struct evictor *e)
+{
+  if (count_awaited (e) == 0 || e->last_call)
+    return false;
+  e->last_call = fabric_now_ns () >= e->until_ns;
+  wake_at (e->source, e->last_call ? 0 : e->until_ns);
+  return true;
+}
+
 static void
 run_round (struct evictor *e)
 {
   if (e->evict == 0)
     begin (e);
-  if (e->evict == 0)
+  if (e->evict == 0 || must_wait (e))
     return;
-  if (count_awaited (e) > 0 && fabric_now_ns () < e->until_ns) {
-    wake_at (e->source, e->until_ns);
-    return;
-  }
   finish (e);
   evictor_wake (e);
 }

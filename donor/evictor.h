@@ -24,8 +24,8 @@ struct evictor *evictor_new (struct donor_shared *shared,
 /* NULL is allowed. */
 void evictor_free (struct evictor *e);
 
-/* There may be more or less to evict: a slab has come back, or a session
- * has ended.  NULL is allowed.
+/* There may be more or less to evict: memory is short, a slab has come
+ * back, or a session has ended.  NULL is allowed.
  */
 void evictor_wake (struct evictor *e);
 

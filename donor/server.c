@@ -349,6 +349,14 @@ say_lending (void *data)
              units_format_size (config->slab_size_bytes, text));
 }
 
+static void
+evict_some (void *data)
+{
+  struct server *server = data;
+
+  evictor_wake (server->home.shared.evictor);
+}
+
 static JsonNode *
 answer_state (const char *request, void *data)
 {
@@ -376,6 +384,7 @@ start (struct server *server, char **error)
 {
   struct donor_shared *shared = &server->home.shared;
   const struct lender_events events = { .settled = say_lending,
+                                        .shortage = evict_some,
                                         .data = server };
   const char *path = server->config->state_path;
 

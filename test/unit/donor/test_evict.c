@@ -389,6 +389,80 @@ START_TEST (senseless_demands_are_refused)
 }
 END_TEST
 
+/* 16 MiB above the headroom, of which eight slabs have 8, until others
+ * use 13: five must go.
+ */
+START_TEST (short_memory_evicts_what_it_needs)
+{
+  struct message check, evict, m;
+  struct donor d;
+  struct peer p, q;
+
+  donor_start (&d, "--headroom=1008M", "--smoothing=1", "--ready=0", NULL);
+  begin_with (&p, &d, 1, 6);
+  begin_with (&q, &d, 2, 2);
+  donor_set_node (&d, 1 << 30, 1003 << 20);
+  peer_receive_check (&p, &check, 6);
+  answer_by_age (&p, &check);
+  peer_receive_check (&q, &check, 2);
+  peer_activity (&q, &check, 0);
+  peer_receive_evict (&q, &evict, 2);
+  peer_receive_evict (&p, &m, 3);
+  ck_assert (names (&m, 1) && names (&m, 2) && names (&m, 3));
+
+  /* What is on its way is not asked for once more, and what has come
+   * back is not lent again.
+   */
+  peer_query (&p, &check);
+  ck_assert_uint_eq (check.free_mem.free_bytes, 0);
+  donor_set_node (&d, 1 << 30, 1002 << 20);
+  peer_receive_check (&p, &check, 2);
+  peer_activity (&p, &check, 0);
+  peer_receive_evict (&p, &check, 1);
+  donor_set_node (&d, 1 << 30, 1008 << 20);
+  done_with_all (&q, &evict);
+  done_with_all (&p, &m);
+  done_with_all (&p, &check);
+  donor_wait_number (&d, "slabs", "lent", 2);
+  peer_query (&p, &m);
+  ck_assert_uint_eq (m.free_mem.free_bytes, 0);
+  ck_assert_int_eq (peer_map (&q, 0, &m), MESSAGE_REFUSED);
+  ck_assert_int_eq (donor_number (&d, "counters", "evictions_asked"), 6);
+  peer_close (&p);
+  peer_close (&q);
+  donor_stop (&d);
+}
+END_TEST
+
+/* Stopped, or hostile: its memory is back by the deadline. */
+START_TEST (short_memory_does_not_wait_for_a_silent_borrower)
+{
+  struct message m;
+  struct donor d;
+  struct peer p;
+  int64_t began_ns;
+  unsigned i;
+
+  donor_start (&d, "--headroom=1008M", "--smoothing=1", "--deadline=1ms",
+               NULL);
+  peer_connect (&p, &d);
+  ck_assert_int_eq (peer_hello_with (&p, 1, SLAB_BYTES, 1000000, &m),
+                    MESSAGE_WELCOME);
+  for (i = 0; i < 8; i++)
+    ck_assert_int_eq (peer_map (&p, i, &m), MESSAGE_MR_INFO);
+  began_ns = fabric_now_ns ();
+  donor_set_node (&d, 1 << 30, 990 << 20);
+  peer_receive_evict (&p, &m, 8);
+  peer_expect_end (&p);
+  ck_assert_int_ge (fabric_now_ns () - began_ns, second_ns);
+  ck_assert_int_le (fabric_now_ns () - began_ns, 3 * second_ns);
+  donor_wait_number (&d, "memory", "held_bytes", 0);
+  ck_assert_int_eq (donor_number (&d, "counters", "evictions_unanswered"), 8);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -411,6 +485,8 @@ main (void)
   tcase_add_test (tc, without_slabs_nothing_is_evicted);
   tcase_add_test (tc, an_evicted_slab_is_mapped_again);
   tcase_add_test (tc, senseless_demands_are_refused);
+  tcase_add_test (tc, short_memory_evicts_what_it_needs);
+  tcase_add_test (tc, short_memory_does_not_wait_for_a_silent_borrower);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);
   srunner_run_all (sr, CK_ENV);
