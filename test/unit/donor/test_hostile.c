@@ -237,6 +237,37 @@ START_TEST (done_during_an_access_ends_the_session)
 }
 END_TEST
 
+/* In every way there is, while it cannot be revoked yet. */
+START_TEST (a_grant_is_taken_back_once)
+{
+  struct message mr_info, evict, unmap = { .type = MESSAGE_UNMAP }, m;
+  struct donor d;
+  struct peer p;
+  int fd;
+
+  begin_evicted (&d, &p, &mr_info, &evict);
+  fd = open_stuck_lane (&d, &p, &mr_info);
+  peer_done (&p, evict.id, mr_info.mr_info.grant);
+  peer_done (&p, evict.id, mr_info.mr_info.grant);
+  unmap.unmap.grant = mr_info.mr_info.grant;
+  peer_send (&p, &unmap);
+  peer_done (&p, evict.id, mr_info.mr_info.grant);
+  peer_query (&p, &m);
+  ck_assert_uint_eq (m.free_mem.slabs_lent, 1);
+  close (fd);
+  ck_assert_int_eq (peer_receive (&p, &m), 0);
+  ck_assert_int_eq (m.type, MESSAGE_DONE);
+  ck_assert_uint_eq (m.id, unmap.id);
+  peer_query (&p, &m);
+  ck_assert_uint_eq (m.free_mem.slabs_lent, 0);
+  ck_assert_int_eq (donor_number (&d, "counters", "evictions_done"), 1);
+  ck_assert_int_eq (donor_number (&d, "counters", "unmaps"), 1);
+  ck_assert_int_eq (donor_number (&d, "counters", "messages_bad"), 0);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 /* UNMAP and DONE of a slab that cannot be revoked yet: once each. */
 START_TEST (unmap_twice_is_one_too_many)
 {
@@ -506,6 +537,7 @@ main (void)
   tcase_add_test (tc, a_borrower_that_does_not_read_is_ended);
   tcase_add_test (tc, unmap_during_an_access_ends_the_session);
   tcase_add_test (tc, done_during_an_access_ends_the_session);
+  tcase_add_test (tc, a_grant_is_taken_back_once);
   tcase_add_test (tc, unmap_twice_is_one_too_many);
   tcase_add_loop_test (tc, done_that_nobody_asked_for_ends_the_session,
                        0, G_N_ELEMENTS (lies));
