@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "conf/units.h"
+#include "donor/cgroup.h"
 #include "donor/lender.h"
 #include "donor/log.h"
 #include "donor/memory_monitor.h"
@@ -20,6 +21,7 @@ static const int64_t second_ns = 1000000000;
 struct lender {
   const struct donor_config *config;
   struct lender_events events;
+  struct cgroup *cgroup;
   struct memory_monitor monitor;
   int64_t step_ns;              /* when the average takes its next step */
   uint64_t limit_bytes;         /* what the donor may hold now */
@@ -179,8 +181,8 @@ tick (gpointer data)
 
   if (r < 0 && !l->said_no_sample) {
     l->said_no_sample = true;
-    donor_log ("cannot read %s, keeping the last figures: %s",
-               l->config->meminfo_path, strerror (-r));
+    donor_log ("cannot read %s or the cgroup's limits, keeping the last "
+               "figures: %s", l->config->meminfo_path, strerror (-r));
   }
   wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
   keep_within_limit (l);
@@ -197,7 +199,9 @@ lender_new (const struct donor_config *config, GMainContext *context,
   l->config = config;
   l->events = *events;
   g_queue_init (&l->waiting);
-  memory_monitor_init (&l->monitor, config->meminfo_path, config->smoothing);
+  l->cgroup = cgroup_new (config->cgroup_path, config->mountinfo_path);
+  memory_monitor_init (&l->monitor, config->meminfo_path, l->cgroup,
+                       config->smoothing);
   r = slab_pool_new (config->slab_size_bytes, config->ready, config->lock,
                      &l->pool);
   if (r < 0) {
@@ -208,8 +212,9 @@ lender_new (const struct donor_config *config, GMainContext *context,
   l->step_ns = fabric_now_ns () + second_ns;
   r = sample (l);
   if (r < 0) {
-    *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s: "
-                              "%s", config->meminfo_path, strerror (-r));
+    *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s "
+                              "or the cgroup's limits: %s",
+                              config->meminfo_path, strerror (-r));
     goto err;
   }
   headroom_lending_begin (&l->lending, l->limit_bytes);
@@ -235,6 +240,7 @@ lender_free (struct lender *l)
   wake_free (l->pool_source);
   wake_free (l->tick_source);
   slab_pool_free (l->pool);
+  cgroup_free (l->cgroup);
   g_free (l);
 }
 

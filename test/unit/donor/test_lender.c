@@ -93,6 +93,8 @@ set_up (void)
     .smoothing = 1,
     .lock = MEMORY_LOCK_NO,
     .meminfo_path = meminfo_path,
+    .cgroup_path = "/nonexistent",
+    .mountinfo_path = "/nonexistent",
   };
   nr_taken = shortages = 0;
   settled = false;
