@@ -386,6 +386,7 @@ build (const char *file, char *const *given, char **text)
   p.config->meminfo_path = "/proc/meminfo";
   p.config->cgroup_path = "/proc/self/cgroup";
   p.config->mountinfo_path = "/proc/self/mountinfo";
+  p.config->pressure_path = "/proc/pressure/memory";
   /* The file comes first, so that its mistakes show even where the
    * command line wins.
    */

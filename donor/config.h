@@ -33,6 +33,7 @@ struct donor_config {
   const char *meminfo_path;
   const char *cgroup_path;
   const char *mountinfo_path;
+  const char *pressure_path;
 
   /* What was given, or the default, for each option by its number. */
   char *values[DONOR_OPTIONS_MAX];

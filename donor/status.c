@@ -49,18 +49,18 @@ add_fabrics (JsonBuilder *b, const struct donor_status *status)
 }
 
 static void
-add_memory (JsonBuilder *b, const struct lender_memory *memory,
-            const struct donor_config *config)
+add_memory (JsonBuilder *b, const struct lender_memory *memory)
 {
   begin (b, "memory");
   add_int (b, "total_bytes", memory->total_bytes);
   add_int (b, "available_bytes", memory->available_bytes);
   add_int (b, "used_by_others_bytes", memory->used_by_others_bytes);
-  add_int (b, "headroom_bytes", config->headroom_bytes);
+  add_int (b, "headroom_bytes", memory->headroom_bytes);
   add_int (b, "limit_bytes", memory->limit_bytes);
   add_int (b, "held_bytes", memory->held_bytes);
   add_int (b, "lent_bytes", memory->lent_bytes);
   add_int (b, "would_lend_bytes", memory->would_lend_bytes);
+  add_int (b, "pressure_events", memory->pressure_events);
   json_builder_end_object (b);
 }
 
@@ -152,7 +152,7 @@ donor_status_new (const struct donor_status *status)
   add_config (b, config);
   add_fabrics (b, status);
   add_string (b, "listen", status->listen);
-  add_memory (b, &memory, config);
+  add_memory (b, &memory);
   add_lock (b, status->lock);
   add_slabs (b, &memory, config);
   add_sessions (b, status->sessions);
