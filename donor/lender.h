@@ -31,12 +31,14 @@ struct lender_memory {
   uint64_t total_bytes;         /* of the node */
   uint64_t available_bytes;
   uint64_t used_by_others_bytes; /* U, averaged */
+  uint64_t headroom_bytes;
   uint64_t limit_bytes;         /* what the donor may hold now */
   uint64_t held_bytes;
   uint64_t lent_bytes;
   uint64_t would_lend_bytes;
   uint64_t slabs_ready;
   uint64_t slabs_lent;
+  uint64_t pressure_events;     /* stalls that were taken for need */
 };
 
 /* What the lender tells, in the main context; either may be NULL. */
@@ -44,7 +46,8 @@ struct lender_events {
   /* The first slabs have been prepared, or as many as can be; once. */
   void (*settled) (void *data);
   /* lender_excess_slabs is above 0 after a sample of the node's memory
-   * (four a second); again and again while it is.
+   * (four a second), or since tasks stall for memory; again and again
+   * while it is.
    */
   void (*shortage) (void *data);
   void *data;

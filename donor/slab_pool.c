@@ -25,7 +25,7 @@ struct slab_pool {
   pthread_t thread;
 
   _Atomic uint64_t resident_bytes;
-  atomic_bool cancel;           /* what is being prepared; set under the mutex */
+  atomic_bool cancel;           /* of preparing; set under the mutex */
 
   pthread_mutex_t mutex;        /* guards all below; never held long */
   pthread_cond_t work;          /* the thread may have something to do */

@@ -57,12 +57,13 @@ add_memory (JsonBuilder *b, const struct lender_memory *memory,
   add_int (b, "total_bytes", memory->total_bytes);
   add_int (b, "available_bytes", memory->available_bytes);
   add_int (b, "used_by_others_bytes", memory->used_by_others_bytes);
-  add_int (b, "headroom_bytes", shared->config->headroom_bytes);
+  add_int (b, "headroom_bytes", memory->headroom_bytes);
   add_int (b, "limit_bytes", memory->limit_bytes);
   add_int (b, "held_bytes", memory->held_bytes);
   add_int (b, "lent_bytes", memory->lent_bytes);
   add_int (b, "would_lend_bytes",
            shared->stopping ? 0 : memory->would_lend_bytes);
+  add_int (b, "pressure_events", memory->pressure_events);
   json_builder_end_object (b);
 }
 

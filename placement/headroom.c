@@ -23,6 +23,12 @@ headroom_may_hold (uint64_t total_bytes, uint64_t used_bytes,
   return left < limit_bytes ? left : limit_bytes;
 }
 
+bool
+headroom_stalls_count (uint64_t available_bytes, uint64_t headroom_bytes)
+{
+  return available_bytes / 2 < headroom_bytes;
+}
+
 void
 headroom_lending_begin (struct headroom_lending *lending,
                         uint64_t may_hold_bytes)

@@ -8,6 +8,7 @@
 #ifndef ISW_HEADROOM_H
 #define ISW_HEADROOM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* U from one sample; never negative. */
@@ -20,6 +21,14 @@ uint64_t headroom_used_by_others (uint64_t total_bytes,
  */
 uint64_t headroom_may_hold (uint64_t total_bytes, uint64_t used_bytes,
                             uint64_t headroom_bytes, uint64_t limit_bytes);
+
+/* Whether tasks that stall for memory count as need of the node: while
+ * less than twice the headroom is available.  With more, they stall at
+ * the limit of a cgroup of their own, and what the donor gives back does
+ * not help them.
+ */
+bool headroom_stalls_count (uint64_t available_bytes,
+                            uint64_t headroom_bytes);
 
 /* The most the donor may lend.  It falls with what it may hold at once,
  * and rises only to the least of what `hold` samples in a row allow: a

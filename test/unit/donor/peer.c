@@ -90,6 +90,9 @@ donor_start (struct donor *d, ...)
   r = donor_config_parse ((char **) argv->pdata, &d->config, &error);
   ck_assert_msg (r == 0, "%s", error);
   d->config->meminfo_path = d->meminfo_path;
+  d->config->cgroup_path = "/nonexistent";
+  d->config->mountinfo_path = "/nonexistent";
+  d->config->pressure_path = "/nonexistent";
   d->server = server_new (d->config, &d->lock, d->context, &error);
   ck_assert_msg (d->server, "%s", error);
 }

@@ -1,5 +1,6 @@
 /* How much is lent, and taken back, as the node's memory changes.  This
- * program's own slab_map takes the place of the real one.
+ * program's own slab_map and pressure_new take the place of the real
+ * ones.
  */
 
 #include <check.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "donor/lender.h"
+#include "donor/pressure.h"
 #include "donor/wake.h"
 #include "fabric/fabric.h"
 
@@ -53,6 +55,28 @@ slab_unmap (struct slab *slab, _Atomic uint64_t *resident_bytes)
   g_free (slab);
 }
 
+static void (*stall) (void *data);
+static void *stall_data;
+
+int
+pressure_new (const char *path, GMainContext *unused,
+              void (*stalled) (void *data), void *data,
+              struct pressure **ret)
+{
+  (void) unused;
+  ck_assert_str_eq (path, "pressure");
+  stall = stalled;
+  stall_data = data;
+  *ret = NULL;
+  return 0;
+}
+
+void
+pressure_free (struct pressure *p)
+{
+  ck_assert_ptr_null (p);
+}
+
 static void
 note_settled (void *unused)
 {
@@ -93,6 +117,9 @@ set_up (void)
     .smoothing = 1,
     .lock = MEMORY_LOCK_NO,
     .meminfo_path = meminfo_path,
+    .cgroup_path = "/nonexistent",
+    .mountinfo_path = "/nonexistent",
+    .pressure_path = "pressure",
   };
   nr_taken = shortages = 0;
   settled = false;
@@ -232,6 +259,12 @@ static bool
 lends_more (void)
 {
   return get_memory ().would_lend_bytes > 12 * SLAB_BYTES;
+}
+
+static bool
+lends_something (void)
+{
+  return get_memory ().would_lend_bytes > 0;
 }
 
 START_TEST (lent_slabs_are_in_excess)
@@ -377,6 +410,78 @@ START_TEST (who_waits_is_refused_when_memory_goes)
 }
 END_TEST
 
+/* Each stall takes one more, what nobody has first. */
+START_TEST (stalls_take_slabs_back)
+{
+  start (1);
+  take (3);
+  run_for (second_ns / 2);
+  ck_assert_uint_eq (get_memory ().slabs_ready, 1);
+  ck_assert_uint_gt (get_memory ().would_lend_bytes, 0);
+
+  stall (stall_data);
+  ck_assert_uint_eq (get_memory ().slabs_ready, 0);
+  ck_assert_uint_eq (get_memory ().would_lend_bytes, 0);
+  ck_assert_uint_eq (shortages, 0);
+  stall (stall_data);
+  ck_assert_uint_eq (shortages, 1);
+  ck_assert_uint_eq (excess_told, 1);
+  stall (stall_data);
+  ck_assert_uint_eq (shortages, 2);
+  ck_assert_uint_eq (excess_told, 2);
+  ck_assert_uint_eq (get_memory ().pressure_events, 3);
+
+  /* The samples, which see nothing, do not undo it. */
+  run_for (second_ns);
+  ck_assert_uint_eq (lender_excess_slabs (lender), 2);
+  while (nr_taken > 0)
+    give_back (false);
+  for (unsigned i = 0; i < 5; i++)
+    stall (stall_data);
+  ck_assert_uint_eq (get_memory ().limit_bytes, 0);
+}
+END_TEST
+
+/* Nothing is lent for some seconds, not even what is ready. */
+START_TEST (stalls_keep_from_lending)
+{
+  struct lender_wait w = { .deliver = deliver };
+  struct slab *slab;
+  char reason[256];
+
+  start (3);
+  ck_assert (run_until (is_settled, 10 * second_ns));
+  stall (stall_data);
+  ck_assert_uint_eq (get_memory ().slabs_ready, 2);
+  ck_assert_int_eq (lender_take (lender, &w, &slab, reason, sizeof reason),
+                    LENDER_REFUSED);
+  ck_assert_str_eq (reason, "tasks of this node wait for memory");
+  run_for (4 * second_ns);
+  ck_assert (lends_nothing ());
+  ck_assert (run_until (lends_something, 12 * second_ns));
+  run_for (second_ns / 2);
+  ck_assert_uint_eq (get_memory ().slabs_ready, 3);
+}
+END_TEST
+
+/* They are at the limit of their own cgroup where the node has plenty. */
+START_TEST (stalls_elsewhere_do_not_count)
+{
+  set_available (200);
+  start (0);
+  take (2);
+  stall (stall_data);
+  ck_assert_uint_eq (get_memory ().pressure_events, 0);
+  ck_assert_uint_eq (shortages, 0);
+  ck_assert_uint_gt (get_memory ().would_lend_bytes, 0);
+
+  set_available (199);
+  stall (stall_data);
+  ck_assert_uint_eq (get_memory ().pressure_events, 1);
+  ck_assert_uint_eq (shortages, 1);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -394,6 +499,9 @@ main (void)
   tcase_add_test (tc, lending_follows_the_average);
   tcase_add_test (tc, the_edge_is_left_alone);
   tcase_add_test (tc, who_waits_is_refused_when_memory_goes);
+  tcase_add_test (tc, stalls_take_slabs_back);
+  tcase_add_test (tc, stalls_keep_from_lending);
+  tcase_add_test (tc, stalls_elsewhere_do_not_count);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);
   srunner_run_all (sr, CK_ENV);

@@ -90,6 +90,16 @@ START_TEST (share_follows_the_average_of_use)
 }
 END_TEST
 
+START_TEST (stalls_count_near_the_headroom)
+{
+  ck_assert (headroom_stalls_count (0, 8 * gib));
+  ck_assert (headroom_stalls_count (16 * gib - 1, 8 * gib));
+  ck_assert (!headroom_stalls_count (16 * gib, 8 * gib));
+  ck_assert (!headroom_stalls_count (0, 0));
+  ck_assert (headroom_stalls_count (UINT64_MAX, UINT64_MAX));
+}
+END_TEST
+
 START_TEST (lending_falls_at_once_and_rises_late)
 {
   struct headroom_lending l;
@@ -156,6 +166,7 @@ main (void)
   tcase_add_test (tc, holds_nothing_where_nothing_is_left);
   tcase_add_test (tc, holding_more_leaves_use_as_it_was);
   tcase_add_test (tc, share_follows_the_average_of_use);
+  tcase_add_test (tc, stalls_count_near_the_headroom);
   tcase_add_test (tc, lending_falls_at_once_and_rises_late);
   tcase_add_test (tc, lending_does_not_swing);
   suite_add_tcase (suite, tc);
