@@ -138,8 +138,9 @@ render_donor_head (struct page *p, JsonObject *document)
              page_size (p, memory, "lent_bytes"),
              page_size (p, memory, "would_lend_bytes"),
              page_size (p, memory, "held_bytes"));
-  page_line (p, "Slabs", "%s lent, %s ready, of %s each",
-             page_text (p, slabs, "lent"), page_text (p, slabs, "ready"),
+  page_line (p, "Slabs", "%s lent (%s being evicted), %s ready, of %s each",
+             page_text (p, slabs, "lent"), page_text (p, slabs, "evicting"),
+             page_text (p, slabs, "ready"),
              page_size (p, slabs, "slab_size_bytes"));
   render_lock (p, page_object (document, "lock"));
 }

@@ -3,7 +3,7 @@
 #include <glib.h>
 #include <json-glib/json-glib.h>
 
-#include "conf/state_socket.h"
+#include "ctl/ask.h"
 #include "ctl/render.h"
 #include "ctl/status.h"
 
@@ -51,26 +51,6 @@ copy_sockets (char *const *sockets)
   return paths;
 }
 
-/* An object, with the socket it came from; NULL after a message. */
-static JsonNode *
-ask (const char *path, int64_t timeout_ns, FILE *err)
-{
-  g_autofree char *error = NULL;
-  JsonNode *node = state_socket_ask (path, "status", timeout_ns, &error);
-
-  if (node == NULL) {
-    fprintf (err, "infiniswapctl: %s\n", error);
-    return NULL;
-  }
-  if (!JSON_NODE_HOLDS_OBJECT (node)) {
-    fprintf (err, "infiniswapctl: %s: the answer is no status document; is "
-             "it the socket of another program?\n", path);
-    json_node_unref (node);
-    return NULL;
-  }
-  return node;
-}
-
 static void
 print_json (JsonNode *node, FILE *out)
 {
@@ -98,7 +78,7 @@ show_json (GPtrArray *paths, const struct status_options *o, FILE *out,
 
   for (guint i = 0; i < paths->len; i++) {
     const char *path = g_ptr_array_index (paths, i);
-    JsonNode *answer = ask (path, o->timeout_ns, err);
+    JsonNode *answer = ask_socket (path, "status", o->timeout_ns, err);
 
     if (answer != NULL) {
       add_socket_member (answer, path);
@@ -123,7 +103,7 @@ show_pages (GPtrArray *paths, const struct status_options *o, FILE *out,
 
   for (guint i = 0; i < paths->len; i++) {
     const char *path = g_ptr_array_index (paths, i);
-    JsonNode *answer = ask (path, o->timeout_ns, err);
+    JsonNode *answer = ask_socket (path, "status", o->timeout_ns, err);
     g_autofree char *page = NULL;
 
     if (answer == NULL)

@@ -9,6 +9,7 @@
 #include "conf/address.h"
 #include "conf/key_file.h"
 #include "conf/units.h"
+#include "donor/cgroup.h"
 #include "donor/config.h"
 
 static const int64_t millisecond_ns = 1000000;
@@ -305,10 +306,21 @@ take_command_line (struct parse *p, char *const *given)
   return true;
 }
 
+/* RAM, or what the cgroup's limit leaves of it.  That it cannot be read
+ * is for the first sample to tell.
+ */
 static uint64_t
-ram_bytes (void)
+node_bytes (const struct donor_config *config)
 {
-  return (uint64_t) sysconf (_SC_PHYS_PAGES) * sysconf (_SC_PAGESIZE);
+  const uint64_t ram_bytes =
+    (uint64_t) sysconf (_SC_PHYS_PAGES) * sysconf (_SC_PAGESIZE);
+  struct cgroup *cgroup = cgroup_new (config->cgroup_path,
+                                      config->mountinfo_path);
+  struct cgroup_memory memory;
+  const int r = cgroup_get_memory (cgroup, &memory);
+
+  cgroup_free (cgroup);
+  return r == 0 ? MIN (ram_bytes, memory.limit_bytes) : ram_bytes;
 }
 
 static bool
@@ -320,7 +332,8 @@ take_defaults (struct parse *p)
 
   if (p->config->values[headroom] == NULL) {
     /* In whole MiB, so that it can be shown and given in few digits. */
-    units_format_size (ram_bytes () / 8 & ~UINT64_C (0xfffff), text);
+    units_format_size (node_bytes (p->config) / 8 & ~UINT64_C (0xfffff),
+                       text);
     if (!set_value (p, headroom, text, NULL))
       return false;
   }
@@ -340,6 +353,7 @@ static bool
 check_together (struct parse *p)
 {
   const struct donor_config *config = p->config;
+  const uint64_t node = node_bytes (config);
   char size[UNITS_TEXT_MAX], allowed[128];
 
   units_format_size (config->slab_size_bytes, size);
@@ -350,10 +364,10 @@ check_together (struct parse *p)
   if (config->max_per_borrower_bytes < config->slab_size_bytes)
     return refuse (p, find_option ("max-per-borrower"), allowed);
 
-  units_format_size (ram_bytes (), size);
-  g_snprintf (allowed, sizeof allowed, "less than this node's RAM, %s bytes",
-              size);
-  if (config->headroom_bytes >= ram_bytes ())
+  g_snprintf (allowed, sizeof allowed,
+              "less than this node's RAM or its cgroup's limit, %s",
+              units_format_size (node, size));
+  if (config->headroom_bytes >= node)
     return refuse (p, find_option ("headroom"), allowed);
   return true;
 }
@@ -370,6 +384,9 @@ build (const char *file, char *const *given, char **text)
   p.config->max_per_borrower_bytes = UINT64_MAX;
   p.config->evict_extra = UINT64_MAX;
   p.config->meminfo_path = "/proc/meminfo";
+  p.config->cgroup_path = "/proc/self/cgroup";
+  p.config->mountinfo_path = "/proc/self/mountinfo";
+  p.config->pressure_path = "/proc/pressure/memory";
   /* The file comes first, so that its mistakes show even where the
    * command line wins.
    */

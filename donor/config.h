@@ -29,7 +29,11 @@ struct donor_config {
   enum memory_lock_mode lock;
   const char *state_path;       /* NULL: none */
 
-  const char *meminfo_path;     /* no option: tests put their own here */
+  /* No options: tests put their own here. */
+  const char *meminfo_path;
+  const char *cgroup_path;
+  const char *mountinfo_path;
+  const char *pressure_path;
 
   /* What was given, or the default, for each option by its number. */
   char *values[DONOR_OPTIONS_MAX];

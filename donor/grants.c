@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "conf/units.h"
+#include "donor/evictions.h"
+#include "donor/evictor.h"
 #include "donor/grants.h"
 #include "donor/log.h"
 
@@ -12,14 +14,23 @@ enum { PARKED_MAX = 64 };
 /* How often a revocation that found an access inside is tried again. */
 static const int64_t revoke_again_ns = 1000000;
 
+static const char stopping[] = "the donor is stopping";
+
+/* It stands until it is asked back by EVICT, or the borrower gives it
+ * back: by UNMAP, by DONE in answer to EVICT, or, where they cross, both.
+ */
 struct grant {
   uint64_t id;
   uint64_t slab_index;          /* the borrower's name for it */
   struct slab *slab;
   struct fabric_region *region;
 
-  bool unmapping;               /* on grants.unmapping: */
-  uint64_t request;             /* UNMAP's, to be answered */
+  bool evicted;                 /* asked back, or to be */
+  struct eviction eviction;     /* evicted and not leaving: on the list */
+
+  bool leaving;                 /* on grants.leaving: given back */
+  bool unmapped;                /* by an UNMAP, to be answered: */
+  uint64_t request;
   int64_t give_up_ns;
 };
 
@@ -38,7 +49,8 @@ struct grants {
   GHashTable *by_id;            /* &grant->id -> struct grant * */
   GHashTable *by_slab;          /* &slab_index -> its grant or parked */
   GQueue parked;                /* struct parked *, next to expire first */
-  GQueue unmapping;             /* struct grant *, also in by_id */
+  struct evictions evictions;   /* of grants that are also in by_id */
+  GQueue leaving;               /* struct grant *, also in by_id */
 };
 
 struct grants *
@@ -51,8 +63,19 @@ grants_new (const struct grants_session *session)
   g->by_id = g_hash_table_new (g_int64_hash, g_int64_equal);
   g->by_slab = g_hash_table_new (g_int64_hash, g_int64_equal);
   g_queue_init (&g->parked);
-  g_queue_init (&g->unmapping);
+  g_queue_init (&g->leaving);
   return g;
+}
+
+static void
+count_end (struct grants *g, const struct grant *grant)
+{
+  struct donor_counters *counters = &g->shared->counters;
+
+  if (grant->evicted && grant->leaving)
+    counters->evictions_done++;
+  else if (grant->evicted)
+    counters->evictions_unanswered++;
 }
 
 void
@@ -66,7 +89,7 @@ grants_free (struct grants *g)
     lender_cancel (g->shared->lender, &p->wait);
     g_free (p);
   }
-  g_queue_clear (&g->unmapping);
+  g_queue_clear (&g->leaving);
   g_hash_table_unref (g->by_slab);
   g_hash_table_iter_init (&iter, g->by_id);
   while (g_hash_table_iter_next (&iter, NULL, &value)) {
@@ -74,10 +97,12 @@ grants_free (struct grants *g)
 
     fabric_region_remove (grant->region);
     lender_give_back (g->shared->lender, grant->slab, false);
+    count_end (g, grant);
     g_hash_table_iter_remove (&iter);
     g_free (grant);
   }
   g_hash_table_unref (g->by_id);
+  evictor_wake (g->shared->evictor);
   g_free (g);
 }
 
@@ -85,6 +110,43 @@ uint64_t
 grants_count (const struct grants *g)
 {
   return g_hash_table_size (g->by_id);
+}
+
+uint64_t
+grants_going (const struct grants *g)
+{
+  return evictions_count (&g->evictions) + g->leaving.length;
+}
+
+static bool
+stands (const struct grant *grant)
+{
+  return !grant->evicted && !grant->leaving;
+}
+
+size_t
+grants_list (const struct grants *g, uint64_t *ids)
+{
+  GHashTableIter iter;
+  gpointer value;
+  size_t n = 0;
+
+  g_hash_table_iter_init (&iter, g->by_id);
+  while (g_hash_table_iter_next (&iter, NULL, &value)) {
+    const struct grant *grant = value;
+
+    if (stands (grant))
+      ids[n++] = grant->id;
+  }
+  return n;
+}
+
+bool
+grants_stands (const struct grants *g, uint64_t id)
+{
+  const struct grant *grant = g_hash_table_lookup (g->by_id, &id);
+
+  return grant && stands (grant);
 }
 
 static uint64_t
@@ -103,7 +165,7 @@ grants_would_lend_bytes (const struct grants *g)
 {
   const uint64_t slab_bytes = g->shared->config->slab_size_bytes;
   const uint64_t bytes = lender_would_lend_bytes (g->shared->lender);
-  const uint64_t left = slabs_left (g);
+  const uint64_t left = g->shared->stopping ? 0 : slabs_left (g);
 
   return left < bytes / slab_bytes ? left * slab_bytes : bytes;
 }
@@ -186,7 +248,11 @@ deliver (struct lender_wait *w, struct slab *slab, const char *reason)
   const char *failure;
 
   forget_parked (g, p);
-  if (slab)
+  if (slab && g->shared->stopping) {
+    lender_give_back (g->shared->lender, slab, true);
+    failure = refuse (g, request, stopping);
+  }
+  else if (slab)
     failure = grant_slab (g, request, slab_index, slab);
   else
     failure = refuse (g, request, reason);
@@ -234,6 +300,8 @@ grants_map (struct grants *g, const struct message *m)
 {
   char reason[MESSAGE_TEXT_MAX], text[UNITS_TEXT_MAX];
 
+  if (g->shared->stopping)
+    return refuse (g, m->id, stopping);
   if (g_hash_table_contains (g->by_slab, &m->map.slab))
     return refuse (g, m->id, "this slab is mapped already");
   if (g->parked.length >= PARKED_MAX)
@@ -256,72 +324,136 @@ send_done (struct grants *g, uint64_t request, uint64_t grant)
   return send_message (g, &m);
 }
 
+/* The borrower breaks the protocol. */
 static const char *
-finish_unmap (struct grants *g, struct grant *grant)
-{
-  const uint64_t request = grant->request, id = grant->id;
-
-  g_queue_remove (&g->unmapping, grant);
-  g_hash_table_remove (g->by_id, &grant->id);
-  g_hash_table_remove (g->by_slab, &grant->slab_index);
-  lender_give_back (g->shared->lender, grant->slab, false);
-  g_free (grant);
-  g->shared->counters.unmaps++;
-  return send_done (g, request, id);
-}
-
-static const char *
-fail_unmap (struct grants *g, const char *reason)
+fail_bad (struct grants *g, const char *reason)
 {
   g->shared->counters.messages_bad++;
   return reason;
+}
+
+static const char *
+finish (struct grants *g, struct grant *grant)
+{
+  const bool unmapped = grant->unmapped;
+  const uint64_t request = grant->request, id = grant->id;
+
+  g_queue_remove (&g->leaving, grant);
+  g_hash_table_remove (g->by_id, &grant->id);
+  g_hash_table_remove (g->by_slab, &grant->slab_index);
+  lender_give_back (g->shared->lender, grant->slab, false);
+  count_end (g, grant);
+  g_free (grant);
+  evictor_wake (g->shared->evictor);
+  if (!unmapped)
+    return NULL;
+  g->shared->counters.unmaps++;
+  return send_done (g, request, id);
 }
 
 /* A thread of the fabric may still be on its way out of an access that
  * the borrower has seen complete, so an access inside is not yet wrong.
  */
 static const char *
-try_unmap (struct grants *g, struct grant *grant, int64_t now_ns)
+try_revoke (struct grants *g, struct grant *grant, int64_t now_ns)
 {
   const int r = fabric_region_remove (grant->region);
 
   if (r == 0)
-    return finish_unmap (g, grant);
+    return finish (g, grant);
   if (r != -EBUSY)
     return "the fabric cannot revoke a slab";
   if (now_ns >= grant->give_up_ns)
-    return fail_unmap (g, "UNMAP of a slab that it accesses");
+    return fail_bad (g, "it accesses a slab that it has given back");
   return NULL;
+}
+
+static const char *
+take_back (struct grants *g, struct grant *grant)
+{
+  const int64_t now_ns = fabric_now_ns ();
+
+  grant->leaving = true;
+  grant->give_up_ns = now_ns + g->session.deadline_ns / 4;
+  if (grant->evicted) {
+    grant->give_up_ns = MIN (grant->give_up_ns, grant->eviction.expires_ns);
+    evictions_remove (&g->evictions, &grant->eviction);
+  }
+  g_queue_push_tail (&g->leaving, grant);
+  return try_revoke (g, grant, now_ns);
 }
 
 const char *
 grants_unmap (struct grants *g, const struct message *m)
 {
-  const int64_t now_ns = fabric_now_ns ();
   struct grant *grant = g_hash_table_lookup (g->by_id, &m->unmap.grant);
 
   if (grant == NULL)
     return send_done (g, m->id, m->unmap.grant);
-  if (grant->unmapping)
-    return fail_unmap (g, "UNMAP of a grant that it has given back");
-  grant->unmapping = true;
+  if (grant->unmapped)
+    return fail_bad (g, "UNMAP of a grant that it has given back");
+  grant->unmapped = true;
   grant->request = m->id;
-  grant->give_up_ns = now_ns + g->session.deadline_ns / 4;
-  g_queue_push_tail (&g->unmapping, grant);
-  return try_unmap (g, grant, now_ns);
+  return grant->leaving ? NULL : take_back (g, grant);
+}
+
+void
+grants_evict (struct grants *g, uint64_t id)
+{
+  struct grant *grant = g_hash_table_lookup (g->by_id, &id);
+
+  grant->evicted = true;
+  grant->eviction.grant = id;
+  evictions_add (&g->evictions, &grant->eviction,
+                 fabric_now_ns () + g->session.deadline_ns);
+  g->shared->counters.evictions_asked++;
+}
+
+/* An UNMAP that crossed EVICT may have ended the grant already, and a
+ * second DONE finds it gone: both are late, and harmless.
+ */
+const char *
+grants_done (struct grants *g, const struct message *m)
+{
+  const uint64_t id = m->done.grant;
+  struct grant *grant = g_hash_table_lookup (g->by_id, &id);
+
+  if (!evictions_sent (&g->evictions, m->id))
+    return fail_bad (g, "DONE without an EVICT");
+  if (id == 0 || id > g->shared->last_grant)
+    return fail_bad (g, "DONE of a grant that nobody has had");
+  if (grant == NULL || grant->leaving)
+    return NULL;
+  if (grant->eviction.request != m->id)
+    return fail_bad (g, "DONE of a grant that EVICT did not name");
+  return take_back (g, grant);
 }
 
 static const char *
-run_unmapping (struct grants *g, int64_t now_ns, int64_t *next_ns)
+run_evictions (struct grants *g, int64_t now_ns, int64_t *next_ns)
+{
+  const char *failure = NULL;
+  struct message m;
+
+  if (now_ns >= evictions_expire_ns (&g->evictions))
+    return "EVICT is not answered";
+  while (failure == NULL && evictions_next (&g->evictions, &m))
+    failure = send_message (g, &m);
+  *next_ns = MIN (*next_ns, evictions_expire_ns (&g->evictions));
+  return failure;
+}
+
+static const char *
+run_leaving (struct grants *g, int64_t now_ns, int64_t *next_ns)
 {
   const char *failure = NULL;
   GList *link, *next;
 
-  for (link = g->unmapping.head; failure == NULL && link; link = next) {
+  for (link = g->leaving.head; failure == NULL && link; link = next) {
     next = link->next;
-    failure = try_unmap (g, link->data, now_ns);
+    failure = try_revoke (g, link->data, now_ns);
   }
-  if (g->unmapping.length > 0)
+  if (g->leaving.length > 0)
     *next_ns = MIN (*next_ns, now_ns + revoke_again_ns);
   return failure;
 }
@@ -351,5 +483,7 @@ grants_run (struct grants *g, int64_t now_ns, int64_t *next_ns)
 {
   const char *failure = run_parked (g, now_ns, next_ns);
 
-  return failure ? failure : run_unmapping (g, now_ns, next_ns);
+  if (failure == NULL)
+    failure = run_evictions (g, now_ns, next_ns);
+  return failure ? failure : run_leaving (g, now_ns, next_ns);
 }

@@ -1,34 +1,57 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "conf/units.h"
+#include "donor/cgroup.h"
 #include "donor/lender.h"
 #include "donor/log.h"
 #include "donor/memory_monitor.h"
+#include "donor/pressure.h"
 #include "donor/wake.h"
 #include "fabric/fabric.h"
 #include "placement/headroom.h"
 
+enum {
+  SAMPLES_A_SECOND = 4,
+  LENDING_HOLD_SAMPLES = 5 * SAMPLES_A_SECOND,
+};
+
 static const int64_t second_ns = 1000000000;
+/* How long a stall keeps the donor from holding what it took back. */
+static const int64_t pressed_ns = INT64_C (5000000000);
 
 struct lender {
   const struct donor_config *config;
+  struct lender_events events;
+  struct cgroup *cgroup;
   struct memory_monitor monitor;
+  int64_t step_ns;              /* when the average takes its next step */
+  struct pressure *pressure;    /* NULL where the kernel has none */
+  uint64_t pressure_events;
+  int64_t pressed_until_ns;     /* until then at most pressed_slabs: */
+  uint64_t pressed_slabs;
   uint64_t limit_bytes;         /* what the donor may hold now */
+  struct headroom_lending lending; /* what it may lend, at most that */
   struct slab_pool *pool;
   GQueue waiting;               /* struct lender_wait, first come */
   GSource *pool_source;
   GSource *tick_source;
-  void (*settled) (void *data); /* NULL once called */
-  void *data;
+  bool settled;
   bool said_short, said_unlocked, said_no_sample;
 };
+
+static bool
+is_pressed (const struct lender *l)
+{
+  return fabric_now_ns () < l->pressed_until_ns;
+}
 
 static uint64_t
 would_lend_slabs (const struct lender *l, const struct slab_pool_state *st)
 {
-  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  const uint64_t limit = l->lending.bytes / l->config->slab_size_bytes;
   const uint64_t waiting = l->waiting.length;
   uint64_t slabs = limit > st->lent ? limit - st->lent : 0;
 
@@ -50,7 +73,9 @@ explain_shortage (const struct lender *l, const struct slab_pool_state *st,
               strerror (-st->error),
               config->lock == MEMORY_LOCK_NO ? ""
               : " (the locked memory limit, ulimit -l, may be too low)");
-  else if (l->limit_bytes == config->memory_bytes)
+  else if (is_pressed (l))
+    snprintf (reason, size, "tasks of this node wait for memory");
+  else if (l->lending.bytes == config->memory_bytes)
     snprintf (reason, size, "--memory %s allows no more",
               units_format_size (config->memory_bytes, text));
   else
@@ -87,19 +112,23 @@ pop_waiting (struct lender *l)
   return link->data;
 }
 
-/* Serve one of those who wait, and say whether there is more to do:
- * registering a slab takes long, and others are to have their turn.
+/* Serve one of those who wait, or refuse him what can no longer be had,
+ * and say whether there is more to do: registering a slab takes long, and
+ * others are to have their turn.
  */
 static bool
 serve_waiting (struct lender *l, const struct slab_pool_state *st)
 {
+  const bool may_lend =
+    st->lent < l->lending.bytes / l->config->slab_size_bytes;
   struct lender_wait *w;
   char reason[256];
 
-  if (l->waiting.length == 0 || (st->ready == 0 && !st->error))
+  if (l->waiting.length == 0
+      || (st->ready == 0 && may_lend && !st->error))
     return false;
   w = pop_waiting (l);
-  if (st->ready > 0)
+  if (st->ready > 0 && may_lend)
     w->deliver (w, slab_pool_take (l->pool), NULL);
   else {
     explain_shortage (l, st, reason, sizeof reason);
@@ -117,9 +146,10 @@ pool_changed (gpointer data)
   slab_pool_acknowledge (l->pool);
   slab_pool_get_state (l->pool, &st);
   say_shortage (l, &st);
-  if (l->settled && !st.busy) {
-    l->settled (l->data);
-    l->settled = NULL;
+  if (!l->settled && !st.busy) {
+    l->settled = true;
+    if (l->events.settled)
+      l->events.settled (l->events.data);
   }
   if (serve_waiting (l, &st))
     wake_at (l->pool_source, 0);
@@ -136,11 +166,73 @@ sample (struct lender *l)
   r = memory_monitor_sample (&l->monitor, st.resident_bytes);
   if (r < 0)
     return r;
-  l->limit_bytes = headroom_may_hold (l->monitor.total_bytes,
-                                      l->monitor.used_average_bytes,
-                                      l->config->headroom_bytes,
-                                      l->config->memory_bytes);
+  if (fabric_now_ns () >= l->step_ns) {
+    memory_monitor_step (&l->monitor);
+    l->step_ns = fabric_now_ns () + second_ns;
+  }
+  l->limit_bytes =
+    headroom_may_hold (l->monitor.total_bytes,
+                       memory_monitor_worse_bytes (&l->monitor),
+                       l->config->headroom_bytes, l->config->memory_bytes);
   return 0;
+}
+
+/* Act on what sample has found.  While the node is pressed, nothing more
+ * is lent or prepared, not even within the limit.
+ */
+static void
+keep_within_limit (struct lender *l)
+{
+  const uint64_t slab_bytes = l->config->slab_size_bytes;
+  struct slab_pool_state st;
+  uint64_t lendable;
+
+  if (is_pressed (l))
+    l->limit_bytes = MIN (l->limit_bytes, l->pressed_slabs * slab_bytes);
+  slab_pool_get_state (l->pool, &st);
+  lendable = is_pressed (l) ? MIN (l->limit_bytes, st.lent * slab_bytes)
+    : l->limit_bytes;
+  headroom_lending_step (&l->lending, lendable, LENDING_HOLD_SAMPLES);
+  slab_pool_set_limits (l->pool, l->limit_bytes, l->lending.bytes);
+  if (l->waiting.length > 0)
+    wake_at (l->pool_source, 0);
+  if (l->events.shortage && lender_excess_slabs (l) > 0)
+    l->events.shortage (l->events.data);
+}
+
+/* Tasks stall for memory, whatever the samples say.  Each time, one more
+ * slab is to go than the time before.
+ */
+static void
+stalled (void *data)
+{
+  struct lender *l = data;
+  struct slab_pool_state st;
+  uint64_t slabs;
+
+  if (sample (l) < 0
+      || !headroom_stalls_count (l->monitor.available_bytes,
+                                 l->config->headroom_bytes))
+    return;
+  slab_pool_get_state (l->pool, &st);
+  slabs = st.lent + st.ready;
+  if (is_pressed (l))
+    slabs = MIN (slabs, l->pressed_slabs);
+  l->pressed_slabs = slabs > 0 ? slabs - 1 : 0;
+  l->pressed_until_ns = fabric_now_ns () + pressed_ns;
+  l->pressure_events++;
+  keep_within_limit (l);
+}
+
+/* Samples tell as well, only later: no kernel has to have it. */
+static void
+watch_pressure (struct lender *l, GMainContext *context)
+{
+  const char *path = l->config->pressure_path;
+  const int r = pressure_new (path, context, stalled, l, &l->pressure);
+
+  if (r < 0 && r != -ENOENT && r != -EOPNOTSUPP)
+    donor_log ("memory stalls are not watched: %s: %s", path, strerror (-r));
 }
 
 static gboolean
@@ -151,26 +243,27 @@ tick (gpointer data)
 
   if (r < 0 && !l->said_no_sample) {
     l->said_no_sample = true;
-    donor_log ("cannot read %s, keeping the last figures: %s",
-               l->config->meminfo_path, strerror (-r));
+    donor_log ("cannot read %s or the cgroup's limits, keeping the last "
+               "figures: %s", l->config->meminfo_path, strerror (-r));
   }
-  slab_pool_set_limit (l->pool, l->limit_bytes);
-  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
+  keep_within_limit (l);
   return G_SOURCE_CONTINUE;
 }
 
 struct lender *
 lender_new (const struct donor_config *config, GMainContext *context,
-            void (*settled) (void *data), void *data, char **error)
+            const struct lender_events *events, char **error)
 {
   struct lender *l = g_new0 (struct lender, 1);
   int r;
 
   l->config = config;
-  l->settled = settled;
-  l->data = data;
+  l->events = *events;
   g_queue_init (&l->waiting);
-  memory_monitor_init (&l->monitor, config->meminfo_path, config->smoothing);
+  l->cgroup = cgroup_new (config->cgroup_path, config->mountinfo_path);
+  memory_monitor_init (&l->monitor, config->meminfo_path, l->cgroup,
+                       config->smoothing);
   r = slab_pool_new (config->slab_size_bytes, config->ready, config->lock,
                      &l->pool);
   if (r < 0) {
@@ -178,19 +271,23 @@ lender_new (const struct donor_config *config, GMainContext *context,
                               "%s", strerror (-r));
     goto err;
   }
+  l->step_ns = fabric_now_ns () + second_ns;
   r = sample (l);
   if (r < 0) {
-    *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s: "
-                              "%s", config->meminfo_path, strerror (-r));
+    *error = g_strdup_printf ("cannot read MemTotal and MemAvailable in %s "
+                              "or the cgroup's limits: %s",
+                              config->meminfo_path, strerror (-r));
     goto err;
   }
-  slab_pool_set_limit (l->pool, l->limit_bytes);
+  headroom_lending_begin (&l->lending, l->limit_bytes);
+  slab_pool_set_limits (l->pool, l->limit_bytes, l->lending.bytes);
   l->pool_source = wake_new (context, slab_pool_fd (l->pool),
                              pool_changed, l);
   l->tick_source = wake_new (context, -1, tick, l);
   /* Where nothing can be prepared, the thread has nothing to tell. */
   wake_at (l->pool_source, 0);
-  wake_at (l->tick_source, fabric_now_ns () + second_ns);
+  wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
+  watch_pressure (l, context);
   return l;
 
  err:
@@ -205,7 +302,9 @@ lender_free (struct lender *l)
     return;
   wake_free (l->pool_source);
   wake_free (l->tick_source);
+  pressure_free (l->pressure);
   slab_pool_free (l->pool);
+  cgroup_free (l->cgroup);
   g_free (l);
 }
 
@@ -255,6 +354,16 @@ lender_give_back (struct lender *l, struct slab *slab, bool untouched)
   wake_at (l->pool_source, 0);
 }
 
+uint64_t
+lender_excess_slabs (struct lender *l)
+{
+  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  return st.lent > limit ? st.lent - limit : 0;
+}
+
 void
 lender_get_memory (struct lender *l, struct lender_memory *ret)
 {
@@ -266,11 +375,13 @@ lender_get_memory (struct lender *l, struct lender_memory *ret)
     .total_bytes = l->monitor.total_bytes,
     .available_bytes = l->monitor.available_bytes,
     .used_by_others_bytes = l->monitor.used_average_bytes,
+    .headroom_bytes = l->config->headroom_bytes,
     .limit_bytes = l->limit_bytes,
     .held_bytes = st.resident_bytes,
     .lent_bytes = st.lent * slab_bytes,
     .would_lend_bytes = would_lend_slabs (l, &st) * slab_bytes,
     .slabs_ready = st.ready,
     .slabs_lent = st.lent,
+    .pressure_events = l->pressure_events,
   };
 }

@@ -31,22 +31,32 @@ struct lender_memory {
   uint64_t total_bytes;         /* of the node */
   uint64_t available_bytes;
   uint64_t used_by_others_bytes; /* U, averaged */
+  uint64_t headroom_bytes;
   uint64_t limit_bytes;         /* what the donor may hold now */
   uint64_t held_bytes;
   uint64_t lent_bytes;
   uint64_t would_lend_bytes;
   uint64_t slabs_ready;
   uint64_t slabs_lent;
+  uint64_t pressure_events;     /* stalls that were taken for need */
 };
 
-/* config outlives the lender.  `settled`, if not NULL, is called once,
- * when the first slabs have been prepared, or as many as can be.  NULL
- * with a message in *error (g_free).
- */
+/* What the lender tells, in the main context; either may be NULL. */
+struct lender_events {
+  /* The first slabs have been prepared, or as many as can be; once. */
+  void (*settled) (void *data);
+  /* lender_excess_slabs is above 0 after a sample of the node's memory
+   * (four a second), or since tasks stall for memory; again and again
+   * while it is.
+   */
+  void (*shortage) (void *data);
+  void *data;
+};
+
+/* config outlives the lender.  NULL with a message in *error (g_free). */
 struct lender *lender_new (const struct donor_config *config,
                            GMainContext *context,
-                           void (*settled) (void *data), void *data,
-                           char **error);
+                           const struct lender_events *events, char **error);
 
 /* Nobody waits any more, and all slabs have been given back. */
 void lender_free (struct lender *l);
@@ -64,6 +74,13 @@ void lender_cancel (struct lender *l, struct lender_wait *w);
 
 /* See slab_pool_give_back. */
 void lender_give_back (struct lender *l, struct slab *slab, bool untouched);
+
+/* How many lent slabs must be taken back from borrowers now, so that the
+ * donor holds no more than it may once those that nobody has (ready, or
+ * given back and not unmapped yet) are gone.  Slabs that a borrower has
+ * been asked for are lent until they are given back.
+ */
+uint64_t lender_excess_slabs (struct lender *l);
 
 void lender_get_memory (struct lender *l, struct lender_memory *ret);
 

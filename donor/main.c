@@ -26,8 +26,8 @@ raise_descriptor_limit (void)
   setrlimit (RLIMIT_NOFILE, &limit);
 }
 
-/* A descriptor that is readable when the program shall end.  Before any
- * thread starts, so that all have these signals blocked.
+/* A descriptor to read signals from.  Before any thread starts, so that
+ * all have them blocked.
  */
 static int
 catch_signals (void)
@@ -42,10 +42,36 @@ catch_signals (void)
   return signalfd (-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-static gboolean
-quit (gpointer loop)
+struct program {
+  GMainLoop *loop;
+  struct server *server;
+  int signals_fd;
+  bool stopping;
+};
+
+static void
+quit (void *loop)
 {
   g_main_loop_quit (loop);
+}
+
+/* The first signal stops in order, the second one at once. */
+static gboolean
+caught (gpointer data)
+{
+  struct program *p = data;
+  struct signalfd_siginfo info;
+
+  if (read (p->signals_fd, &info, sizeof info) != sizeof info)
+    return G_SOURCE_CONTINUE;
+  if (p->stopping) {
+    donor_log ("stopping at once: another signal has come");
+    quit (p->loop);
+  }
+  else {
+    p->stopping = true;
+    server_stop (p->server, quit, p->loop);
+  }
   return G_SOURCE_CONTINUE;
 }
 
@@ -61,14 +87,33 @@ lock_memory (const struct donor_config *config,
   return ok;
 }
 
-static int
-run (const struct donor_config *config)
+static bool
+serve (const struct donor_config *config,
+       const struct memory_lock_result *lock, int signals_fd)
 {
   g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
   g_autofree char *error = NULL;
-  struct memory_lock_result lock;
-  struct server *server;
+  struct program p = { .loop = loop, .signals_fd = signals_fd };
   GSource *signals;
+
+  p.server = server_new (config, lock, NULL, &error);
+  if (p.server == NULL) {
+    donor_log ("%s", error);
+    return false;
+  }
+  signals = wake_new (NULL, signals_fd, caught, &p);
+  g_main_loop_run (loop);
+  wake_free (signals);
+  server_free (p.server);
+  donor_log ("stopped");
+  return true;
+}
+
+static int
+run (const struct donor_config *config)
+{
+  struct memory_lock_result lock;
+  bool ok;
   int fd;
 
   raise_descriptor_limit ();
@@ -77,19 +122,9 @@ run (const struct donor_config *config)
     donor_log ("cannot catch signals: %s", strerror (errno));
     return EXIT_FAILURE;
   }
-  if (!lock_memory (config, &lock))
-    return EXIT_FAILURE;
-  server = server_new (config, &lock, NULL, &error);
-  if (server == NULL) {
-    donor_log ("%s", error);
-    return EXIT_FAILURE;
-  }
-  signals = wake_new (NULL, fd, quit, loop);
-  g_main_loop_run (loop);
-  wake_free (signals);
-  server_free (server);
+  ok = lock_memory (config, &lock) && serve (config, &lock, fd);
   close (fd);
-  return EXIT_SUCCESS;
+  return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int

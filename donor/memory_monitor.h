@@ -1,5 +1,8 @@
 /* What the node uses: U of the paper's section 4.4, the memory that
- * everything but this donor uses, sampled and averaged once a second.
+ * everything but this donor uses, sampled, and averaged once a second.
+ *
+ * U is total - available - held.  Where a cgroup of this process has less
+ * left than the node, that is what is available.
  */
 
 #ifndef ISW_MEMORY_MONITOR_H
@@ -8,8 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "donor/cgroup.h"
+
 struct memory_monitor {
   const char *path;             /* /proc/meminfo, or a test's own */
+  const struct cgroup *cgroup;  /* NULL: none */
   double smoothing;             /* beta */
   bool sampled;
 
@@ -19,14 +25,21 @@ struct memory_monitor {
   double used_average_bytes;    /* U averaged; the first sample as it is */
 };
 
+/* path and cgroup outlive the monitor. */
 void memory_monitor_init (struct memory_monitor *m, const char *path,
-                          double smoothing);
+                          const struct cgroup *cgroup, double smoothing);
 
-/* Take a sample; held_bytes is what the donor itself holds now.  Reads
- * MemTotal and MemAvailable by name.  On failure all values stay as they
- * were: -errno of opening or reading the file, -ENOENT for a missing
- * field, -EBADMSG for a malformed one.
+/* Take a sample; the first one is also the average.  held_bytes is what
+ * the donor itself holds now.  Reads MemTotal and MemAvailable by name.
+ * On failure all values stay as they were: -errno of opening or reading
+ * a file, -ENOENT for a missing field, -EBADMSG for a malformed one.
  */
 int memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes);
+
+/* A second has passed: the last sample goes into the average. */
+void memory_monitor_step (struct memory_monitor *m);
+
+/* The worse of the average and the last sample. */
+uint64_t memory_monitor_worse_bytes (const struct memory_monitor *m);
 
 #endif /* ISW_MEMORY_MONITOR_H */

@@ -7,6 +7,8 @@
 
 #include "conf/state_socket.h"
 #include "conf/units.h"
+#include "donor/demand.h"
+#include "donor/evictor.h"
 #include "donor/lender.h"
 #include "donor/log.h"
 #include "donor/server.h"
@@ -129,6 +131,10 @@ admit (struct session_home *home,
   struct session_info info;
   struct session *earlier;
 
+  if (home->shared.stopping) {
+    g_strlcpy (reason, "the donor is stopping", MESSAGE_TEXT_MAX);
+    return false;
+  }
   earlier = find_active (server, has_device, device, &info);
   if (earlier)
     session_end (earlier, "its device has begun a new one");
@@ -343,6 +349,14 @@ say_lending (void *data)
              units_format_size (config->slab_size_bytes, text));
 }
 
+static void
+evict_some (void *data)
+{
+  struct server *server = data;
+
+  evictor_wake (server->home.shared.evictor);
+}
+
 static JsonNode *
 answer_state (const char *request, void *data)
 {
@@ -355,6 +369,9 @@ answer_state (const char *request, void *data)
   };
   unsigned i;
 
+  if (g_str_has_prefix (request, "evict "))
+    return demand_answer (&server->home.shared,
+                          request + strlen ("evict "));
   if (strcmp (request, "status") != 0)
     return NULL;
   for (i = 0; i < server->nr_listeners; i++)
@@ -366,6 +383,9 @@ static bool
 start (struct server *server, char **error)
 {
   struct donor_shared *shared = &server->home.shared;
+  const struct lender_events events = { .settled = say_lending,
+                                        .shortage = evict_some,
+                                        .data = server };
   const char *path = server->config->state_path;
 
   if (path) {
@@ -375,10 +395,11 @@ start (struct server *server, char **error)
   }
   if (!listen_all (server, error))
     return false;
-  shared->lender = lender_new (server->config, shared->context,
-                               say_lending, server, error);
+  shared->lender = lender_new (server->config, shared->context, &events,
+                               error);
   if (shared->lender == NULL)
     return false;
+  shared->evictor = evictor_new (shared, server->sessions);
   if (server->state)
     state_socket_serve (server->state, shared->context, answer_state, server);
   return true;
@@ -405,6 +426,40 @@ server_new (const struct donor_config *config,
   return server;
 }
 
+/* Until when the last borrower must have answered EVICT. */
+static int64_t
+longest_deadline_ns (const struct server *server)
+{
+  struct session_info info;
+  int64_t longest_ns = 0;
+  unsigned i;
+
+  for (i = 0; i < server->sessions->len; i++) {
+    session_get_info (g_ptr_array_index (server->sessions, i), &info);
+    if (info.active && info.slabs > 0)
+      longest_ns = MAX (longest_ns, info.deadline_ns);
+  }
+  return longest_ns;
+}
+
+void
+server_stop (struct server *server, void (*stopped) (void *data), void *data)
+{
+  struct donor_shared *shared = &server->home.shared;
+  struct lender_memory memory;
+
+  lender_get_memory (shared->lender, &memory);
+  if (memory.slabs_lent > 0)
+    donor_log ("stopping: asking for %llu slab%s, for at most %.3gs",
+               (unsigned long long) memory.slabs_lent,
+               memory.slabs_lent == 1 ? "" : "s",
+               longest_deadline_ns (server) / 1e9);
+  else
+    donor_log ("stopping: no slab is lent");
+  shared->stopping = true;
+  evictor_take_all (shared->evictor, stopped, data);
+}
+
 void
 server_free (struct server *server)
 {
@@ -420,6 +475,7 @@ server_free (struct server *server)
                  "the donor stops");
   for (i = 0; i < server->nr_listeners; i++)
     fabric_listener_close (server->listeners[i].fabric);
+  evictor_free (server->home.shared.evictor);
   lender_free (server->home.shared.lender);
   g_ptr_array_unref (server->sessions);
   g_free (server);

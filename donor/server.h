@@ -22,6 +22,14 @@ struct server *server_new (const struct donor_config *config,
                            const struct memory_lock_result *lock,
                            GMainContext *context, char **error);
 
+/* Take no more borrowers, lend nothing more, and ask the borrowers for
+ * all slabs.  `stopped` is called when none is lent any more, which takes
+ * no longer than the sessions' deadlines; server_free is then due, as it
+ * is when there is no time to wait.
+ */
+void server_stop (struct server *server,
+                  void (*stopped) (void *data), void *data);
+
 /* End all sessions and free all memory.  Never waits for a borrower. */
 void server_free (struct server *server);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "conf/units.h"
+#include "donor/evictor.h"
 #include "donor/grants.h"
 #include "donor/log.h"
 #include "donor/session.h"
@@ -42,6 +43,8 @@ struct session {
   int64_t heard_ns;
   int64_t pinged_ns;
   uint64_t pings, pongs;
+  uint64_t questions;           /* ids of CHECK_ACTIVITY: from 1 to this */
+  uint64_t answered;            /* the last of them with an answer */
   struct fabric_domain *domain;
   struct grants *grants;
   GPtrArray *lanes;             /* struct fabric_service * */
@@ -208,6 +211,21 @@ handle_pong (struct session *s, const struct message *m)
   return NULL;
 }
 
+/* An answer that comes twice, or after that to a later question, is of
+ * no use any more.
+ */
+static const char *
+handle_activity (struct session *s, const struct message *m)
+{
+  if (m->id == 0 || m->id > s->questions)
+    return fail_bad (s, "ACTIVITY without a CHECK_ACTIVITY");
+  if (m->id > s->answered) {
+    s->answered = m->id;
+    evictor_answer (s->home->shared.evictor, s->id, m);
+  }
+  return NULL;
+}
+
 static const char *
 handle_active (struct session *s, const struct message *m)
 {
@@ -223,6 +241,11 @@ handle_active (struct session *s, const struct message *m)
   case MESSAGE_UNMAP:
     s->budget = 0;
     return grants_unmap (s->grants, m);
+  case MESSAGE_DONE:
+    s->budget = 0;
+    return grants_done (s->grants, m);
+  case MESSAGE_ACTIVITY:
+    return handle_activity (s, m);
   case MESSAGE_PING:
     return send_message (s, &(struct message) { .type = MESSAGE_PONG,
                                                 .id = m->id });
@@ -382,6 +405,43 @@ session_add_lane (struct session *s, struct fabric_request *request)
     g_ptr_array_add (s->lanes, lane);
 }
 
+size_t
+session_list_grants (const struct session *s, uint64_t *ids)
+{
+  return grants_list (s->grants, ids);
+}
+
+bool
+session_stands (const struct session *s, uint64_t grant)
+{
+  return grants_stands (s->grants, grant);
+}
+
+uint64_t
+session_check_activity (struct session *s, const uint64_t *grants,
+                        size_t count)
+{
+  struct message m = { .type = MESSAGE_CHECK_ACTIVITY,
+                       .id = ++s->questions };
+  const char *failure;
+
+  m.grants.count = count;
+  memcpy (m.grants.grants, grants, count * sizeof *grants);
+  failure = send_message (s, &m);
+  if (failure == NULL)
+    return m.id;
+  session_end (s, failure);
+  return 0;
+}
+
+/* In a turn of the session's own, where EVICTs are sent together. */
+void
+session_evict (struct session *s, uint64_t grant)
+{
+  grants_evict (s->grants, grant);
+  wake_at (s->source, 0);
+}
+
 /* All lanes end before any slab is given back: a WRITE still on its way
  * must not land on what comes there next.
  */
@@ -430,6 +490,8 @@ session_get_info (const struct session *s, struct session_info *ret)
   ret->fabric = s->channel->ops;
   ret->lanes = s->lanes->len;
   ret->slabs = grants_count (s->grants);
+  ret->going = grants_going (s->grants);
+  ret->owes_activity = s->answered < s->questions;
   ret->started_ns = s->started_ns;
   ret->deadline_ns = s->deadline_ns;
 }

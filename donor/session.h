@@ -9,6 +9,7 @@
 #define ISW_SESSION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "donor/shared.h"
@@ -41,6 +42,8 @@ struct session_info {
   const struct fabric_ops *fabric;
   uint64_t lanes;
   uint64_t slabs;
+  uint64_t going;               /* of these; see grants_going */
+  bool owes_activity;           /* has not answered its last question */
   int64_t started_ns;
   int64_t deadline_ns;
 };
@@ -51,6 +54,22 @@ struct session *session_new (struct session_home *home,
 
 /* Takes the request of a lane that has proven to belong here. */
 void session_add_lane (struct session *s, struct fabric_request *request);
+
+/* The grants of an active session that stand: see grants.h. */
+size_t session_list_grants (const struct session *s, uint64_t *ids);
+bool session_stands (const struct session *s, uint64_t grant);
+
+/* Ask an active session how active up to MESSAGE_GRANTS_MAX of its grants
+ * are.  Returns the id that the answer will have, 0 if the session could
+ * not be asked and has ended.
+ */
+uint64_t session_check_activity (struct session *s, const uint64_t *grants,
+                                 size_t count);
+
+/* Take back a grant that stands.  If the borrower does not let go of it
+ * within the session's deadline, the session ends.
+ */
+void session_evict (struct session *s, uint64_t grant);
 
 /* Ends the session: lanes, then regions, slabs, domain and channel;
  * calls ended and frees it.  Never waits for the peer.

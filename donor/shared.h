@@ -4,6 +4,7 @@
 #define ISW_DONOR_SHARED_H
 
 #include <glib.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "donor/config.h"
@@ -16,12 +17,21 @@ struct donor_counters {
   uint64_t maps_refused;
   uint64_t unmaps;
   uint64_t messages_bad;        /* malformed, unexpected or out of order */
+  uint64_t eviction_rounds;
+  uint64_t activity_unanswered; /* CHECK_ACTIVITYs, in time */
+  uint64_t evictions_asked;     /* slabs; those under way are neither of: */
+  uint64_t evictions_done;
+  uint64_t evictions_unanswered; /* the session ended first */
 };
+
+struct evictor;
 
 struct donor_shared {
   const struct donor_config *config;
   GMainContext *context;
   struct lender *lender;
+  struct evictor *evictor;
+  bool stopping;                /* lends nothing any more */
   struct donor_counters counters;
   uint64_t last_grant;          /* never reused while the donor runs */
 };

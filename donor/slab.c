@@ -11,7 +11,7 @@
 
 enum {
   HUGE_PAGE_BYTES = 2 << 20,
-  CHUNK_BYTES = 32 << 20,       /* some 10 ms of faulting in */
+  CHUNK_BYTES = 16 << 20,       /* some 5 ms of faulting in */
 };
 
 /* Reserve address space, aligned for huge pages if it is large enough
@@ -68,32 +68,53 @@ fault_in (char *memory, size_t bytes)
   return 0;
 }
 
+static size_t
+chunk_at (size_t done, size_t bytes)
+{
+  return bytes - done < CHUNK_BYTES ? bytes - done : CHUNK_BYTES;
+}
+
+/* In steps, each counted until it is gone, so that what the donor holds
+ * is never far from what the node misses.  `counted` bytes are, from the
+ * start.
+ */
+static void
+unmap (char *memory, size_t bytes, size_t counted,
+       _Atomic uint64_t *resident_bytes)
+{
+  size_t done, chunk;
+
+  for (done = 0; done < counted; done += chunk) {
+    chunk = chunk_at (done, counted);
+    munmap (memory + done, chunk);
+    atomic_fetch_sub (resident_bytes, chunk);
+  }
+  if (counted < bytes)
+    munmap (memory + counted, bytes - counted);
+}
+
 /* All of it, in steps short enough to stop in between.  Unmaps it when
  * that fails.
  */
 static int
-fault_in_all (char *memory, size_t bytes, const atomic_bool *stop,
+fault_in_all (char *memory, size_t bytes, const atomic_bool *cancel,
               _Atomic uint64_t *resident_bytes)
 {
   size_t done, chunk;
   int r = 0;
 
   for (done = 0; r == 0 && done < bytes; done += chunk) {
-    chunk = bytes - done < CHUNK_BYTES ? bytes - done : CHUNK_BYTES;
-    r = atomic_load (stop) ? -ECANCELED : fault_in (memory + done, chunk);
-    if (r < 0)
-      chunk = 0;
+    chunk = atomic_load (cancel) ? 0 : chunk_at (done, bytes);
     atomic_fetch_add (resident_bytes, chunk);
+    r = chunk == 0 ? -ECANCELED : fault_in (memory + done, chunk);
   }
-  if (r < 0) {
-    munmap (memory, bytes);
-    atomic_fetch_sub (resident_bytes, done);
-  }
+  if (r < 0)
+    unmap (memory, bytes, done, resident_bytes);
   return r;
 }
 
 int
-slab_map (size_t bytes, bool lock, const atomic_bool *stop,
+slab_map (size_t bytes, bool lock, const atomic_bool *cancel,
           _Atomic uint64_t *resident_bytes, struct slab **ret)
 {
   struct slab *slab = calloc (1, sizeof *slab);
@@ -113,7 +134,7 @@ slab_map (size_t bytes, bool lock, const atomic_bool *stop,
   madvise (memory, bytes, MADV_DONTDUMP);
   madvise (memory, bytes, MADV_DONTFORK);
 
-  r = fault_in_all (memory, bytes, stop, resident_bytes);
+  r = fault_in_all (memory, bytes, cancel, resident_bytes);
   if (r < 0)
     goto err;
   if (lock && mlock (memory, bytes) == -1)
@@ -131,7 +152,6 @@ slab_map (size_t bytes, bool lock, const atomic_bool *stop,
 void
 slab_unmap (struct slab *slab, _Atomic uint64_t *resident_bytes)
 {
-  munmap (slab->memory, slab->bytes);
-  atomic_fetch_sub (resident_bytes, slab->bytes);
+  unmap (slab->memory, slab->bytes, slab->bytes, resident_bytes);
   free (slab);
 }

@@ -18,12 +18,13 @@ struct slab {
 };
 
 /* Map `bytes` (a multiple of the page size).  Takes long, but notices
- * *stop within some 10 ms and then returns -ECANCELED.  *resident_bytes
- * grows as memory becomes resident, and shrinks again by slab_unmap or
- * when this fails.  With `lock` it also tries to lock the slab and says
- * in lock_error how that went.  -ENOMEM; -EAGAIN: locked memory limit.
+ * *cancel within some 10 ms and then returns -ECANCELED.  A piece counts
+ * in *resident_bytes from before it becomes resident until the kernel has
+ * it back, by slab_unmap or when this fails.  With `lock` it also tries
+ * to lock the slab and says in lock_error how that went.  -ENOMEM;
+ * -EAGAIN: locked memory limit.
  */
-int slab_map (size_t bytes, bool lock, const atomic_bool *stop,
+int slab_map (size_t bytes, bool lock, const atomic_bool *cancel,
               _Atomic uint64_t *resident_bytes, struct slab **ret);
 
 /* Give the memory back to the kernel and free the slab. */

@@ -2,12 +2,17 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "donor/slab_pool.h"
 #include "fabric/fabric.h"
 
-enum { THREAD_STACK_BYTES = 256 << 10, RETRY_DOUBLINGS_MAX = 5 };
+enum {
+  THREAD_STACK_BYTES = 256 << 10,
+  RETRY_DOUBLINGS_MAX = 5,
+  AHEAD_NICE = 10,              /* nicer than the process by so much */
+};
 
 static const int64_t second_ns = 1000000000;
 
@@ -16,19 +21,23 @@ struct slab_pool {
   uint64_t ready_wanted;
   enum memory_lock_mode lock;
   int event_fd;
+  int own_nice;                 /* of the process */
   pthread_t thread;
 
   _Atomic uint64_t resident_bytes;
-  atomic_bool stop;             /* set under the mutex */
+  atomic_bool cancel;           /* of preparing; set under the mutex */
 
   pthread_mutex_t mutex;        /* guards all below; never held long */
   pthread_cond_t work;          /* the thread may have something to do */
+  bool stop;
+  pid_t tid;                    /* the thread's, once it runs */
+  bool is_nice;                 /* the thread is, or was to be */
   struct slab *ready, *dirty;
   uint64_t nr_ready;
   uint64_t nr_lent;
   uint64_t nr_dirty;            /* one being unmapped included */
   uint64_t nr_preparing;        /* 0 or 1 */
-  uint64_t limit_bytes;
+  uint64_t hold_slabs, prepare_slabs; /* the limits */
   uint64_t demand;
   int error, lock_error;
   unsigned failures;            /* in a row */
@@ -68,7 +77,52 @@ wants_to_prepare (const struct slab_pool *pool)
 
   return !pool->error
     && pool->nr_ready < pool->ready_wanted + pool->demand
-    && (slabs + 1) <= pool->limit_bytes / pool->slab_bytes;
+    && slabs < pool->prepare_slabs && slabs < pool->hold_slabs;
+}
+
+/* Let go of what may not be held any more, as far as nobody has it: what
+ * is being prepared, then ready slabs.  Called with the mutex held.
+ */
+static void
+keep_within_limit (struct slab_pool *pool)
+{
+  uint64_t slabs = pool->nr_ready + pool->nr_lent;
+
+  if (slabs + pool->nr_preparing > pool->hold_slabs)
+    atomic_store (&pool->cancel, true);
+  for (; pool->nr_ready > 0 && slabs > pool->hold_slabs; slabs--) {
+    push (&pool->dirty, pop (&pool->ready));
+    pool->nr_ready--;
+    pool->nr_dirty++;
+  }
+}
+
+/* Preparing ahead must not starve the node.  Whoever waits for a slab,
+ * and memory that is on its way back, get the process's own priority;
+ * where raising it again is not permitted (it takes CAP_SYS_NICE or
+ * RLIMIT_NICE), the thread stays nice.  Called with the mutex held.
+ */
+static void
+set_priority (struct slab_pool *pool)
+{
+  const bool nice = pool->demand == 0 && pool->nr_dirty == 0
+    && !atomic_load (&pool->cancel);
+
+  if (pool->tid == 0 || nice == pool->is_nice)
+    return;
+  pool->is_nice = nice;
+  setpriority (PRIO_PROCESS, pool->tid,
+               pool->own_nice + (nice ? AHEAD_NICE : 0));
+}
+
+/* The thread may have something else to do now.  Called with the mutex
+ * held.
+ */
+static void
+wake_thread (struct slab_pool *pool)
+{
+  set_priority (pool);
+  pthread_cond_signal (&pool->work);
 }
 
 /* Called with the mutex held, which it lets go of meanwhile. */
@@ -103,15 +157,19 @@ prepare_one (struct slab_pool *pool)
   int r;
 
   pool->nr_preparing = 1;
+  atomic_store (&pool->cancel, false);
+  set_priority (pool);
   pthread_mutex_unlock (&pool->mutex);
   r = slab_map (pool->slab_bytes, pool->lock != MEMORY_LOCK_NO,
-                &pool->stop, &pool->resident_bytes, &slab);
+                &pool->cancel, &pool->resident_bytes, &slab);
   if (r == 0 && slab->lock_error && pool->lock == MEMORY_LOCK_REQUIRE) {
     r = slab->lock_error;
     slab_unmap (slab, &pool->resident_bytes);
   }
   pthread_mutex_lock (&pool->mutex);
   pool->nr_preparing = 0;
+  if (r == -ECANCELED)
+    return;
   if (r < 0) {
     set_error (pool, r);
     return;
@@ -120,6 +178,7 @@ prepare_one (struct slab_pool *pool)
   pool->lock_error = slab->lock_error;
   push (&pool->ready, slab);
   pool->nr_ready++;
+  keep_within_limit (pool);
 }
 
 static void *
@@ -128,7 +187,8 @@ pool_thread (void *data)
   struct slab_pool *pool = data;
 
   pthread_mutex_lock (&pool->mutex);
-  while (!atomic_load (&pool->stop)) {
+  pool->tid = gettid ();
+  while (!pool->stop) {
     /* Memory on its way out goes first: what is prepared next may need
      * its room.
      */
@@ -171,6 +231,7 @@ slab_pool_new (uint64_t slab_bytes, uint64_t ready,
   if (pool == NULL)
     return -ENOMEM;
   pool->slab_bytes = slab_bytes;
+  pool->own_nice = getpriority (PRIO_PROCESS, 0);
   pool->ready_wanted = ready;
   pool->lock = lock;
   pool->event_fd = eventfd (0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -201,8 +262,9 @@ slab_pool_free (struct slab_pool *pool)
   if (pool == NULL)
     return;
   pthread_mutex_lock (&pool->mutex);
-  atomic_store (&pool->stop, true);
-  pthread_cond_signal (&pool->work);
+  pool->stop = true;
+  atomic_store (&pool->cancel, true);
+  wake_thread (pool);
   pthread_mutex_unlock (&pool->mutex);
   pthread_join (pool->thread, NULL);
 
@@ -231,13 +293,16 @@ slab_pool_acknowledge (struct slab_pool *pool)
 }
 
 void
-slab_pool_set_limit (struct slab_pool *pool, uint64_t limit_bytes)
+slab_pool_set_limits (struct slab_pool *pool, uint64_t hold_bytes,
+                      uint64_t prepare_bytes)
 {
   pthread_mutex_lock (&pool->mutex);
-  pool->limit_bytes = limit_bytes;
+  pool->hold_slabs = hold_bytes / pool->slab_bytes;
+  pool->prepare_slabs = prepare_bytes / pool->slab_bytes;
+  keep_within_limit (pool);
   if (pool->error && fabric_now_ns () >= pool->retry_ns)
     pool->error = 0;
-  pthread_cond_signal (&pool->work);
+  wake_thread (pool);
   pthread_mutex_unlock (&pool->mutex);
 }
 
@@ -246,7 +311,7 @@ slab_pool_set_demand (struct slab_pool *pool, uint64_t slabs)
 {
   pthread_mutex_lock (&pool->mutex);
   pool->demand = slabs;
-  pthread_cond_signal (&pool->work);
+  wake_thread (pool);
   pthread_mutex_unlock (&pool->mutex);
 }
 
@@ -260,7 +325,7 @@ slab_pool_take (struct slab_pool *pool)
   if (slab) {
     pool->nr_ready--;
     pool->nr_lent++;
-    pthread_cond_signal (&pool->work);
+    wake_thread (pool);
   }
   pthread_mutex_unlock (&pool->mutex);
   return slab;
@@ -275,12 +340,13 @@ slab_pool_give_back (struct slab_pool *pool, struct slab *slab,
   if (untouched) {
     push (&pool->ready, slab);
     pool->nr_ready++;
+    keep_within_limit (pool);
   }
   else {
     push (&pool->dirty, slab);
     pool->nr_dirty++;
   }
-  pthread_cond_signal (&pool->work);
+  wake_thread (pool);
   pthread_mutex_unlock (&pool->mutex);
 }
 

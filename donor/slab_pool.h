@@ -20,7 +20,7 @@ struct slab_pool;
 struct slab_pool_state {
   uint64_t ready;               /* slabs prepared and not lent */
   uint64_t lent;                /* slabs taken */
-  uint64_t releasing;           /* given back, not unmapped yet */
+  uint64_t releasing;           /* on their way back, not unmapped yet */
   uint64_t resident_bytes;      /* memory held now */
   bool busy;                    /* the thread has something to do */
   int error;                    /* 0 or -errno why no more is prepared now */
@@ -43,11 +43,16 @@ void slab_pool_free (struct slab_pool *pool);
 int slab_pool_fd (const struct slab_pool *pool);
 void slab_pool_acknowledge (struct slab_pool *pool);
 
-/* No slab is prepared that would take what the pool holds (whatever
- * state it is in) above limit_bytes.  Call it once a second: it also
- * lets preparation that failed be tried again (after 1 s, 2 s, ... 32 s).
+/* When what the pool holds is above hold_bytes, it lets go at once of
+ * what nobody has: preparing stops within some 10 ms, also in the middle
+ * of a slab, and ready slabs are not ready any more but on their way
+ * back.  Lent ones stay.  No slab is prepared that would take what the
+ * pool holds (whatever state it is in) above prepare_bytes or hold_bytes.
+ * Call it at least once a second: it also lets preparation that failed
+ * be tried again (after 1 s, 2 s, ... 32 s).
  */
-void slab_pool_set_limit (struct slab_pool *pool, uint64_t limit_bytes);
+void slab_pool_set_limits (struct slab_pool *pool, uint64_t hold_bytes,
+                           uint64_t prepare_bytes);
 
 /* Prepare this many slabs beyond those kept ready: somebody waits. */
 void slab_pool_set_demand (struct slab_pool *pool, uint64_t slabs);

@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "donor/evictor.h"
 #include "donor/status.h"
 
 static void
@@ -50,17 +51,19 @@ add_fabrics (JsonBuilder *b, const struct donor_status *status)
 
 static void
 add_memory (JsonBuilder *b, const struct lender_memory *memory,
-            const struct donor_config *config)
+            const struct donor_shared *shared)
 {
   begin (b, "memory");
   add_int (b, "total_bytes", memory->total_bytes);
   add_int (b, "available_bytes", memory->available_bytes);
   add_int (b, "used_by_others_bytes", memory->used_by_others_bytes);
-  add_int (b, "headroom_bytes", config->headroom_bytes);
+  add_int (b, "headroom_bytes", memory->headroom_bytes);
   add_int (b, "limit_bytes", memory->limit_bytes);
   add_int (b, "held_bytes", memory->held_bytes);
   add_int (b, "lent_bytes", memory->lent_bytes);
-  add_int (b, "would_lend_bytes", memory->would_lend_bytes);
+  add_int (b, "would_lend_bytes",
+           shared->stopping ? 0 : memory->would_lend_bytes);
+  add_int (b, "pressure_events", memory->pressure_events);
   json_builder_end_object (b);
 }
 
@@ -78,12 +81,13 @@ add_lock (JsonBuilder *b, const struct memory_lock_result *lock)
 
 static void
 add_slabs (JsonBuilder *b, const struct lender_memory *memory,
-           const struct donor_config *config)
+           const struct donor_shared *shared)
 {
   begin (b, "slabs");
-  add_int (b, "slab_size_bytes", config->slab_size_bytes);
+  add_int (b, "slab_size_bytes", shared->config->slab_size_bytes);
   add_int (b, "ready", memory->slabs_ready);
   add_int (b, "lent", memory->slabs_lent);
+  add_int (b, "evicting", evictor_going (shared->evictor));
   json_builder_end_object (b);
 }
 
@@ -135,6 +139,11 @@ add_counters (JsonBuilder *b, const struct donor_counters *counters)
   add_int (b, "maps_refused", counters->maps_refused);
   add_int (b, "unmaps", counters->unmaps);
   add_int (b, "messages_bad", counters->messages_bad);
+  add_int (b, "eviction_rounds", counters->eviction_rounds);
+  add_int (b, "activity_unanswered", counters->activity_unanswered);
+  add_int (b, "evictions_asked", counters->evictions_asked);
+  add_int (b, "evictions_done", counters->evictions_done);
+  add_int (b, "evictions_unanswered", counters->evictions_unanswered);
   json_builder_end_object (b);
 }
 
@@ -142,19 +151,18 @@ JsonNode *
 donor_status_new (const struct donor_status *status)
 {
   g_autoptr (JsonBuilder) b = json_builder_new ();
-  const struct donor_config *config = status->shared->config;
   struct lender_memory memory;
 
   lender_get_memory (status->shared->lender, &memory);
   json_builder_begin_object (b);
   add_string (b, "kind", "donor");
   add_string (b, "version", ISW_VERSION);
-  add_config (b, config);
+  add_config (b, status->shared->config);
   add_fabrics (b, status);
   add_string (b, "listen", status->listen);
-  add_memory (b, &memory, config);
+  add_memory (b, &memory, status->shared);
   add_lock (b, status->lock);
-  add_slabs (b, &memory, config);
+  add_slabs (b, &memory, status->shared);
   add_sessions (b, status->sessions);
   add_counters (b, &status->shared->counters);
   json_builder_end_object (b);

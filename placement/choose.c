@@ -1,20 +1,5 @@
 #include "placement/choose.h"
 
-/* Uniform in [0, bound): numbers from the incomplete last multiple of
- * bound are drawn again, a plain remainder would favour small results.
- */
-static uint64_t
-uniform_below (struct choose_random *random, uint64_t bound)
-{
-  uint64_t incomplete = -bound % bound;
-  uint64_t x;
-
-  do
-    x = random->next (random->state);
-  while (x < incomplete);
-  return x % bound;
-}
-
 static bool
 any_new (const struct choose_donor *donors, size_t n)
 {
@@ -44,7 +29,7 @@ choose_probes (const struct choose_donor *donors, size_t n, size_t probes,
     if (seen <= probes)
       out[seen - 1] = i;
     else {
-      uint64_t place = uniform_below (random, seen);
+      uint64_t place = random_below (random, seen);
 
       if (place < probes)
         out[place] = i;
@@ -69,7 +54,7 @@ choose_most_free (const uint64_t *free_bytes, size_t n, uint64_t slab_bytes,
     }
     else if (free_bytes[i] == free_bytes[best]) {
       ties++;
-      if (uniform_below (random, ties) == 0)
+      if (random_below (random, ties) == 0)
         best = i;
     }
   }

@@ -13,11 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Uniform 64-bit random numbers; the caller's generator and its state. */
-struct choose_random {
-  uint64_t (*next) (void *state);
-  void *state;
-};
+#include "placement/random.h"
 
 struct choose_donor {
   bool usable;                  /* reachable, not at its limit, not refusing */

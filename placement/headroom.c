@@ -22,3 +22,30 @@ headroom_may_hold (uint64_t total_bytes, uint64_t used_bytes,
 
   return left < limit_bytes ? left : limit_bytes;
 }
+
+bool
+headroom_stalls_count (uint64_t available_bytes, uint64_t headroom_bytes)
+{
+  return available_bytes / 2 < headroom_bytes;
+}
+
+void
+headroom_lending_begin (struct headroom_lending *lending,
+                        uint64_t may_hold_bytes)
+{
+  *lending = (struct headroom_lending) {
+    .bytes = may_hold_bytes,
+    .least_bytes = UINT64_MAX,
+  };
+}
+
+void
+headroom_lending_step (struct headroom_lending *lending,
+                       uint64_t may_hold_bytes, unsigned hold)
+{
+  if (may_hold_bytes < lending->least_bytes)
+    lending->least_bytes = may_hold_bytes;
+  lending->samples++;
+  if (may_hold_bytes < lending->bytes || lending->samples >= hold)
+    headroom_lending_begin (lending, lending->least_bytes);
+}

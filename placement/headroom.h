@@ -8,6 +8,7 @@
 #ifndef ISW_HEADROOM_H
 #define ISW_HEADROOM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* U from one sample; never negative. */
@@ -15,8 +16,37 @@ uint64_t headroom_used_by_others (uint64_t total_bytes,
                                   uint64_t available_bytes,
                                   uint64_t held_bytes);
 
-/* The most the donor may hold, given U (averaged). */
+/* The most the donor may hold, given U: the worse of its average and
+ * the last sample.
+ */
 uint64_t headroom_may_hold (uint64_t total_bytes, uint64_t used_bytes,
                             uint64_t headroom_bytes, uint64_t limit_bytes);
+
+/* Whether tasks that stall for memory count as need of the node: while
+ * less than twice the headroom is available.  With more, they stall at
+ * the limit of a cgroup of their own, and what the donor gives back does
+ * not help them.
+ */
+bool headroom_stalls_count (uint64_t available_bytes,
+                            uint64_t headroom_bytes);
+
+/* The most the donor may lend.  It falls with what it may hold at once,
+ * and rises only to the least of what `hold` samples in a row allow: a
+ * node at the edge of its headroom must not have a slab prepared and
+ * released again with every sample.
+ */
+struct headroom_lending {
+  uint64_t bytes;               /* what may be lent now */
+  uint64_t least_bytes;         /* allowed by the samples since it changed */
+  unsigned samples;             /* how many these are */
+};
+
+/* Begin with all that may be held. */
+void headroom_lending_begin (struct headroom_lending *lending,
+                             uint64_t may_hold_bytes);
+
+/* What one more sample allows; hold is at least 1. */
+void headroom_lending_step (struct headroom_lending *lending,
+                            uint64_t may_hold_bytes, unsigned hold);
 
 #endif /* ISW_HEADROOM_H */

@@ -48,7 +48,8 @@ const char sample_donor[] =
 "    \"would_lend_bytes\": 32212254720 },"
 "  \"lock\": { \"mode\": \"require\", \"locked_bytes\": 13153337344,"
 "    \"mlock\": \"ok\", \"io_flusher\": \"not used\" },"
-"  \"slabs\": { \"slab_size_bytes\": 1073741824, \"ready\": 2, \"lent\": 10 },"
+"  \"slabs\": { \"slab_size_bytes\": 1073741824, \"ready\": 2, \"lent\": 10,"
+"    \"evicting\": 1 },"
 "  \"sessions\": ["
 "    { \"id\": \"00000000000091fe\", \"peer\": \"10.0.0.9:51312\","
 "      \"device\": \"3f2a90c1d4e5b6778899aabbccddeeff\","
@@ -59,4 +60,5 @@ const char sample_donor[] =
 "      \"slabs\": 0, \"seconds\": 3, \"deadline_ms\": 500 } ],"
 "  \"counters\": { \"sessions_started\": 4, \"sessions_ended\": 2,"
 "    \"maps\": 31, \"maps_refused\": 0, \"unmaps\": 21,"
-"    \"messages_bad\": 0 } }";
+"    \"messages_bad\": 0, \"evictions_asked\": 7, \"evictions_done\": 6,"
+"    \"evictions_unanswered\": 0 } }";

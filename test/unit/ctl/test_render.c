@@ -51,7 +51,7 @@ static const char donor_page[] =
 "Node          62.8G memory, 40G available, 14G used by others\n"
 "Limits        headroom 8G, may hold 42G\n"
 "Lending       10G, would lend 30G now, holds 12G\n"
-"Slabs         10 lent, 2 ready, of 1G each\n"
+"Slabs         10 lent (1 being evicted), 2 ready, of 1G each\n"
 "Lock          require, 12.2G locked (mlock: ok, I/O flusher: not used)\n"
 "\n"
 "Sessions\n"
@@ -69,6 +69,9 @@ static const char donor_page[] =
 "    0\n"
 "  unmaps                            21    messages bad                   "
 "    0\n"
+"  evictions asked                    7    evictions done                 "
+"    6\n"
+"  evictions unanswered               0\n"
 "\n"
 "Configuration\n"
 "  listen=10.0.0.2:9400 memory=48G\n";

@@ -90,6 +90,9 @@ donor_start (struct donor *d, ...)
   r = donor_config_parse ((char **) argv->pdata, &d->config, &error);
   ck_assert_msg (r == 0, "%s", error);
   d->config->meminfo_path = d->meminfo_path;
+  d->config->cgroup_path = "/nonexistent";
+  d->config->mountinfo_path = "/nonexistent";
+  d->config->pressure_path = "/nonexistent";
   d->server = server_new (d->config, &d->lock, d->context, &error);
   ck_assert_msg (d->server, "%s", error);
 }
@@ -109,7 +112,7 @@ donor_stop (struct donor *d)
 }
 
 struct asking {
-  const char *path;
+  const char *path, *request;
   int done_fd;
   JsonNode *answer;
   char *error;
@@ -120,20 +123,20 @@ ask (void *data)
 {
   struct asking *a = data;
 
-  a->answer = state_socket_ask (a->path, "status", PATIENCE_NS, &a->error);
+  a->answer = state_socket_ask (a->path, a->request, PATIENCE_NS, &a->error);
   eventfd_write (a->done_fd, 1);
   return NULL;
 }
 
 JsonObject *
-donor_status (struct donor *d)
+donor_ask (struct donor *d, const char *request, char **error)
 {
-  struct asking a = { .path = d->state_path,
+  struct asking a = { .path = d->state_path, .request = request,
                       .done_fd = eventfd (0, EFD_NONBLOCK) };
   GSource *done = wake_new (d->context, a.done_fd, ignore, NULL);
   pthread_t thread;
   eventfd_t count;
-  JsonObject *status;
+  JsonObject *answer = NULL;
 
   ck_assert_int_eq (pthread_create (&thread, NULL, ask, &a), 0);
   while (eventfd_read (a.done_fd, &count) == -1)
@@ -141,9 +144,21 @@ donor_status (struct donor *d)
   pthread_join (thread, NULL);
   wake_free (done);
   close (a.done_fd);
-  ck_assert_msg (a.answer, "%s", a.error);
-  status = json_object_ref (json_node_get_object (a.answer));
-  json_node_unref (a.answer);
+  if (a.answer) {
+    answer = json_object_ref (json_node_get_object (a.answer));
+    json_node_unref (a.answer);
+  }
+  *error = a.error;
+  return answer;
+}
+
+JsonObject *
+donor_status (struct donor *d)
+{
+  g_autofree char *error = NULL;
+  JsonObject *status = donor_ask (d, "status", &error);
+
+  ck_assert_msg (status, "%s", error);
   return status;
 }
 
@@ -199,26 +214,29 @@ peer_send_raw (struct peer *p, const void *buf, size_t len)
 }
 
 void
-peer_send (struct peer *p, struct message *m)
+peer_answer (struct peer *p, const struct message *m)
 {
   uint8_t buf[FABRIC_MESSAGE_MAX];
-  int len;
+  const int len = message_encode (m, buf, sizeof buf);
 
-  m->id = ++p->last_id;
-  len = message_encode (m, buf, sizeof buf);
   ck_assert_int_gt (len, 0);
   peer_send_raw (p, buf, len);
+}
+
+void
+peer_send (struct peer *p, struct message *m)
+{
+  m->id = ++p->last_id;
+  peer_answer (p, m);
 }
 
 static void
 answer_ping (struct peer *p, const struct message *ping)
 {
-  struct message pong = { .type = MESSAGE_PONG, .id = ping->id };
-  uint8_t buf[FABRIC_MESSAGE_MAX];
-
   p->pings++;
   if (!p->mute)
-    peer_send_raw (p, buf, message_encode (&pong, buf, sizeof buf));
+    peer_answer (p, &(struct message) { .type = MESSAGE_PONG,
+                                        .id = ping->id });
 }
 
 int
@@ -319,6 +337,51 @@ peer_query (struct peer *p, struct message *m)
   *m = (struct message) { .type = MESSAGE_QUERY_MEM };
   peer_call (p, m);
   ck_assert_int_eq (m->type, MESSAGE_FREE_MEM);
+}
+
+static void
+receive_grants (struct peer *p, struct message *m, enum message_type type,
+                uint32_t count)
+{
+  ck_assert_int_eq (peer_receive (p, m), 0);
+  ck_assert_int_eq (m->type, type);
+  ck_assert_uint_eq (m->grants.count, count);
+}
+
+void
+peer_receive_check (struct peer *p, struct message *m, uint32_t count)
+{
+  receive_grants (p, m, MESSAGE_CHECK_ACTIVITY, count);
+}
+
+void
+peer_receive_evict (struct peer *p, struct message *m, uint32_t count)
+{
+  receive_grants (p, m, MESSAGE_EVICT, count);
+}
+
+void
+peer_activity (struct peer *p, const struct message *check,
+               uint64_t activity_milli)
+{
+  struct message m = { .type = MESSAGE_ACTIVITY, .id = check->id };
+  uint32_t i;
+
+  m.activity.count = check->grants.count;
+  for (i = 0; i < m.activity.count; i++) {
+    m.activity.of[i].grant = check->grants.grants[i];
+    m.activity.of[i].activity_milli = activity_milli;
+  }
+  peer_answer (p, &m);
+}
+
+void
+peer_done (struct peer *p, uint64_t id, uint64_t grant)
+{
+  struct message m = { .type = MESSAGE_DONE, .id = id };
+
+  m.done.grant = grant;
+  peer_answer (p, &m);
 }
 
 void

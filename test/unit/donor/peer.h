@@ -45,6 +45,10 @@ void donor_set_node (struct donor *d, uint64_t total_bytes,
 
 /* The donor's status, as infiniswapctl gets it. */
 JsonObject *donor_status (struct donor *d);
+/* What it answers to a request; NULL with the error in *error (g_free),
+ * which is NULL otherwise.
+ */
+JsonObject *donor_ask (struct donor *d, const char *request, char **error);
 /* A number of its status: donor_number (d, "slabs", "lent"). */
 gint64 donor_number (struct donor *d, const char *object, const char *member);
 /* Wait until that number is value. */
@@ -65,8 +69,9 @@ struct peer {
 void peer_connect (struct peer *p, struct donor *d);
 void peer_close (struct peer *p);
 
-/* Sends m with an id of its own. */
+/* Sends m with an id of its own; with the id that it has. */
 void peer_send (struct peer *p, struct message *m);
+void peer_answer (struct peer *p, const struct message *m);
 void peer_send_raw (struct peer *p, const void *buf, size_t len);
 
 /* The next message but PING, which is answered: 0, or -errno once the
@@ -90,6 +95,15 @@ void peer_begin (struct peer *p, struct donor *d, uint8_t device);
 enum message_type peer_map (struct peer *p, uint64_t slab, struct message *m);
 void peer_unmap (struct peer *p, uint64_t grant);
 void peer_query (struct peer *p, struct message *m);
+
+/* The next message, which must be this one, of so many grants. */
+void peer_receive_check (struct peer *p, struct message *m, uint32_t count);
+void peer_receive_evict (struct peer *p, struct message *m, uint32_t count);
+/* Answer CHECK_ACTIVITY with the same activity for all. */
+void peer_activity (struct peer *p, const struct message *check,
+                    uint64_t activity_milli);
+/* DONE with this id, of this grant. */
+void peer_done (struct peer *p, uint64_t id, uint64_t grant);
 
 /* The channel must end without another message. */
 void peer_expect_end (struct peer *p);

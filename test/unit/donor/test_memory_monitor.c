@@ -39,7 +39,7 @@ START_TEST (reads_by_name)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, path, 0.5);
+  memory_monitor_init (&m, path, NULL, 0.5);
   ck_assert_int_eq (sample_of (&m, "MemTotal:       1024 kB\n"
                                "MemFree:           1 kB\n"
                                "MemAvailable:    512 kB\n"
@@ -62,7 +62,7 @@ START_TEST (missing_fields_are_errors)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, path, 0.5);
+  memory_monitor_init (&m, path, NULL, 0.5);
   ck_assert_int_eq (sample_of (&m, "MemTotal: 1024 kB\n", 0), -ENOENT);
   ck_assert_int_eq (sample_of (&m, "MemAvailable: 1024 kB\n", 0), -ENOENT);
   ck_assert_int_eq (sample_of (&m, "", 0), -ENOENT);
@@ -88,7 +88,7 @@ START_TEST (malformed_fields_are_errors)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, path, 0.5);
+  memory_monitor_init (&m, path, NULL, 0.5);
   ck_assert_int_eq (sample_of (&m, malformed[_i], 0), -EBADMSG);
   ck_assert (!m.sampled);
 }
@@ -98,7 +98,7 @@ START_TEST (what_the_donor_holds_is_not_use)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, path, 0.2);
+  memory_monitor_init (&m, path, NULL, 0.2);
   ck_assert_int_eq (sample_of (&m, "MemTotal: 10240 kB\n"
                                "MemAvailable: 4096 kB\n", 4 * mib), 0);
   ck_assert_uint_eq (m.used_bytes, 2 * mib);
@@ -109,11 +109,19 @@ START_TEST (use_is_averaged)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, path, 0.25);
+  memory_monitor_init (&m, path, NULL, 0.25);
   sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 4096 kB\n", 0);
   ck_assert_double_eq_tol (m.used_average_bytes, 4 * mib, 1);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 4 * mib);
+
+  /* Between the seconds, samples leave it alone. */
   sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 0 kB\n", 0);
+  ck_assert_double_eq_tol (m.used_average_bytes, 4 * mib, 1);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 8 * mib);
+  memory_monitor_step (&m);
   ck_assert_double_eq_tol (m.used_average_bytes, 5 * mib, 1);
+  sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 6144 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 5 * mib);
 
   /* A sample that fails leaves all as it was. */
   ck_assert_int_lt (sample_of (&m, "MemTotal: 1 kB\n", 0), 0);
@@ -126,7 +134,7 @@ START_TEST (reads_the_real_one)
 {
   struct memory_monitor m;
 
-  memory_monitor_init (&m, "/proc/meminfo", 0.2);
+  memory_monitor_init (&m, "/proc/meminfo", NULL, 0.2);
   ck_assert_int_eq (memory_monitor_sample (&m, 0), 0);
   ck_assert_uint_gt (m.total_bytes, m.available_bytes);
   ck_assert_uint_gt (m.available_bytes, 0);

@@ -216,6 +216,36 @@ START_TEST (stops_with_borrowers_that_wait)
 }
 END_TEST
 
+static void
+set (void *flag)
+{
+  *(bool *) flag = true;
+}
+
+/* Also where its slab comes in time. */
+START_TEST (a_map_that_waits_for_a_donor_that_stops_is_refused)
+{
+  struct donor d;
+  struct peer p;
+  struct message m = { .type = MESSAGE_MAP };
+  bool stopped = false;
+
+  behave (HANG);
+  donor_start (&d, "--memory=1M", "--deadline=40s", NULL);
+  peer_begin (&p, &d, 1);
+  peer_send (&p, &m);
+  donor_wait_number (&d, "memory", "would_lend_bytes", 0);
+  server_stop (d.server, set, &stopped);
+  behave (PREPARE);
+  ck_assert_int_eq (peer_receive (&p, &m), 0);
+  ck_assert_int_eq (m.type, MESSAGE_REFUSED);
+  ck_assert_str_eq (m.refused.reason, "the donor is stopping");
+  ck_assert (stopped);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -231,6 +261,7 @@ main (void)
   tcase_add_test (tc, a_borrower_that_left_does_not_wait);
   tcase_add_test (tc, failure_to_prepare_is_the_reason);
   tcase_add_test (tc, stops_with_borrowers_that_wait);
+  tcase_add_test (tc, a_map_that_waits_for_a_donor_that_stops_is_refused);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);
   srunner_run_all (sr, CK_ENV);

@@ -90,6 +90,68 @@ START_TEST (share_follows_the_average_of_use)
 }
 END_TEST
 
+START_TEST (stalls_count_near_the_headroom)
+{
+  ck_assert (headroom_stalls_count (0, 8 * gib));
+  ck_assert (headroom_stalls_count (16 * gib - 1, 8 * gib));
+  ck_assert (!headroom_stalls_count (16 * gib, 8 * gib));
+  ck_assert (!headroom_stalls_count (0, 0));
+  ck_assert (headroom_stalls_count (UINT64_MAX, UINT64_MAX));
+}
+END_TEST
+
+START_TEST (lending_falls_at_once_and_rises_late)
+{
+  struct headroom_lending l;
+
+  headroom_lending_begin (&l, 10 * gib);
+  ck_assert_uint_eq (l.bytes, 10 * gib);
+  headroom_lending_step (&l, 7 * gib, 4);
+  ck_assert_uint_eq (l.bytes, 7 * gib);
+
+  /* The least of four in a row. */
+  headroom_lending_step (&l, 9 * gib, 4);
+  headroom_lending_step (&l, 8 * gib, 4);
+  headroom_lending_step (&l, 12 * gib, 4);
+  ck_assert_uint_eq (l.bytes, 7 * gib);
+  headroom_lending_step (&l, 11 * gib, 4);
+  ck_assert_uint_eq (l.bytes, 8 * gib);
+
+  /* A fall in between begins anew. */
+  for (int i = 0; i < 3; i++)
+    headroom_lending_step (&l, 12 * gib, 4);
+  headroom_lending_step (&l, 6 * gib, 4);
+  for (int i = 0; i < 3; i++) {
+    headroom_lending_step (&l, 12 * gib, 4);
+    ck_assert_uint_eq (l.bytes, 6 * gib);
+  }
+  headroom_lending_step (&l, 12 * gib, 4);
+  ck_assert_uint_eq (l.bytes, 12 * gib);
+
+  headroom_lending_step (&l, 0, 1);
+  headroom_lending_step (&l, UINT64_MAX, 1);
+  ck_assert_uint_eq (l.bytes, UINT64_MAX);
+}
+END_TEST
+
+/* Use that swings around the edge of a slab: lending does not follow. */
+START_TEST (lending_does_not_swing)
+{
+  struct headroom_lending l;
+  unsigned rises = 0;
+
+  headroom_lending_begin (&l, 10 * gib);
+  for (int i = 0; i < 1000; i++) {
+    const uint64_t before = l.bytes;
+
+    headroom_lending_step (&l, 10 * gib - (i % 19 == 0), 20);
+    ck_assert_uint_le (l.bytes, 10 * gib - (i % 19 == 0));
+    rises += l.bytes > before;
+  }
+  ck_assert_uint_eq (rises, 0);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -104,6 +166,9 @@ main (void)
   tcase_add_test (tc, holds_nothing_where_nothing_is_left);
   tcase_add_test (tc, holding_more_leaves_use_as_it_was);
   tcase_add_test (tc, share_follows_the_average_of_use);
+  tcase_add_test (tc, stalls_count_near_the_headroom);
+  tcase_add_test (tc, lending_falls_at_once_and_rises_late);
+  tcase_add_test (tc, lending_does_not_swing);
   suite_add_tcase (suite, tc);
   srunner_run_all (runner, CK_NORMAL);
   failed = srunner_ntests_failed (runner);
