@@ -165,7 +165,7 @@ check-vm: all $(UNIT) $(TOOLS)
 
 check-slow: all $(UNIT) $(TOOLS) $(CHAOS)
 	FIO_SECONDS=300 CHAOS_SECONDS=300 $(RUN) --timeout 3600 $(INTEGRATION) \
-	  $(CHAOS_TEST) $(VM_TESTS) $(VM_SLOW_TESTS)
+	  $(CHAOS_TEST) test/chaos/planted.sh $(VM_TESTS) $(VM_SLOW_TESTS)
 
 # For so long, and again from a seed that was printed.
 CHAOS_ENV = CHAOS_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SEED=$(SEED))
