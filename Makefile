@@ -35,7 +35,7 @@ say = @printf '  %-5s %s\n' $(1) $(2);
 endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
-  check-fresh check-asan check-tsan check-valgrind chaos install \
+  check-fresh check-asan check-tsan check-valgrind chaos chaos-vm install \
   clean help
 
 all:
@@ -141,7 +141,7 @@ endef
 UNIT_VM = $(O)/test/unit/fabric/test_verbs
 UNIT_HOST = $(filter-out $(UNIT_VM),$(UNIT))
 INTEGRATION = $(wildcard test/integration/test_*.py)
-VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh)
+VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh test_chaos.sh)
 VM_SLOW_TESTS = $(filter-out $(VM_TESTS),$(wildcard test/vm/test_*.sh)) \
   test/vm/selftest
 CHAOS_TEST = test/chaos/test_chaos.py
@@ -160,7 +160,7 @@ check-unit: $(UNIT)
 check-integration: all
 	$(RUN) $(INTEGRATION)
 
-check-vm: all $(UNIT) $(TOOLS)
+check-vm: all $(UNIT) $(TOOLS) $(CHAOS)
 	$(RUN) $(VM_TESTS)
 
 check-slow: all $(UNIT) $(TOOLS) $(CHAOS)
@@ -172,6 +172,8 @@ CHAOS_ENV = CHAOS_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SEED=$(SEED))
 chaos: all $(CHAOS)
 	$(CHAOS_ENV) $(CHAOS_TEST)
 
+chaos-vm: all $(CHAOS)
+	$(CHAOS_ENV) test/vm/test_chaos.sh
 
 check-fresh:
 	test/fresh
@@ -247,7 +249,7 @@ help:
 	@echo 'make check-vm           kernel swap over verbs in a VM'
 	@echo 'make check-slow         integration for longer, more in VMs'
 	@echo 'make chaos              a model test while all goes wrong, over tcp:'
-	@echo '                        SECONDS=60 SEED=N'
+	@echo '                        SECONDS=60 SEED=N (chaos-vm: over verbs)'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'
