@@ -35,7 +35,8 @@ say = @printf '  %-5s %s\n' $(1) $(2);
 endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
-  check-fresh check-asan check-tsan check-valgrind install clean help
+  check-fresh check-asan check-tsan check-valgrind chaos chaos-vm install \
+  clean help
 
 all:
 
@@ -112,6 +113,18 @@ $(TOOLS): $(O)/%: $(O)/%.o $(BASE)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) \
 	  $(shell pkg-config --libs libnbd)
 
+# test/chaos: one program, and a library to be preloaded.
+CHAOS = $(O)/test/chaos/load $(O)/test/chaos/sick_disk.so
+$(O)/test/chaos/load: $(call objects,$(filter-out test/chaos/sick_disk.c,\
+  $(wildcard test/chaos/*.c)))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) \
+	  $(shell pkg-config --libs libnbd)
+
+$(O)/test/chaos/sick_disk.so: $(O)/test/chaos/sick_disk.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^
+
 $(O)/%: nbdkit-plugin/%.pod ; $(pod2man)
 $(O)/%: donor/%.pod ; $(pod2man)
 $(O)/%: ctl/%.pod ; $(pod2man)
@@ -128,17 +141,18 @@ endef
 UNIT_VM = $(O)/test/unit/fabric/test_verbs
 UNIT_HOST = $(filter-out $(UNIT_VM),$(UNIT))
 INTEGRATION = $(wildcard test/integration/test_*.py)
-VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh)
+VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh test_chaos.sh)
 VM_SLOW_TESTS = $(filter-out $(VM_TESTS),$(wildcard test/vm/test_*.sh)) \
   test/vm/selftest
+CHAOS_TEST = test/chaos/test_chaos.py
 RUN = test/run --log-dir $(O)/test-logs
 # First the dependencies, then all that needs them.
 check: deps
 	$(Q)$(MAKE) --no-print-directory check-here
 
 .PHONY: check-here
-check-here: all $(UNIT) $(TOOLS)
-	$(Q)$(RUN) $(UNIT_HOST) $(INTEGRATION) $(VM_TESTS)
+check-here: all $(UNIT) $(TOOLS) $(CHAOS)
+	$(Q)$(RUN) $(UNIT_HOST) $(INTEGRATION) $(CHAOS_TEST) $(VM_TESTS)
 
 check-unit: $(UNIT)
 	$(RUN) $(UNIT_HOST)
@@ -146,12 +160,20 @@ check-unit: $(UNIT)
 check-integration: all
 	$(RUN) $(INTEGRATION)
 
-check-vm: all $(UNIT) $(TOOLS)
+check-vm: all $(UNIT) $(TOOLS) $(CHAOS)
 	$(RUN) $(VM_TESTS)
 
-check-slow: all $(UNIT) $(TOOLS)
-	FIO_SECONDS=300 $(RUN) --timeout 3600 $(INTEGRATION) $(VM_TESTS) \
-	  $(VM_SLOW_TESTS)
+check-slow: all $(UNIT) $(TOOLS) $(CHAOS)
+	FIO_SECONDS=300 CHAOS_SECONDS=300 $(RUN) --timeout 3600 $(INTEGRATION) \
+	  $(CHAOS_TEST) test/chaos/planted.sh $(VM_TESTS) $(VM_SLOW_TESTS)
+
+# For so long, and again from a seed that was printed.
+CHAOS_ENV = CHAOS_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SEED=$(SEED))
+chaos: all $(CHAOS)
+	$(CHAOS_ENV) $(CHAOS_TEST)
+
+chaos-vm: all $(CHAOS)
+	$(CHAOS_ENV) test/vm/test_chaos.sh
 
 check-fresh:
 	test/fresh
@@ -226,6 +248,8 @@ help:
 	@echo 'make check-integration  whole programs on this host, over tcp'
 	@echo 'make check-vm           kernel swap over verbs in a VM'
 	@echo 'make check-slow         integration for longer, more in VMs'
+	@echo 'make chaos              a model test while all goes wrong, over tcp:'
+	@echo '                        SECONDS=60 SEED=N (chaos-vm: over verbs)'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'

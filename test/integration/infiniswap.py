@@ -10,6 +10,7 @@ From the environment:
   NBDKIT_WRAPPER      words before nbdkit and the donors (valgrind ...)
   SLOWDOWN            factor on every time limit that is no promise of ours
   SEED                of the random numbers; printed
+  DISK                a folder on a real disk, where local copies are made
 """
 
 import ctypes
@@ -53,7 +54,7 @@ SEED = int(os.environ.get("SEED", str(random.SystemRandom().getrandbits(32))))
 LOGS = os.path.join(TOP, "build/test/integration")
 
 # A local copy must lie on a real disk, which /tmp need not be.
-DISK = "/var/tmp"
+DISK = os.environ.get("DISK", "/var/tmp")
 
 # After so long a case has hung.
 CASE_SECONDS = 90
@@ -177,7 +178,7 @@ def map_all(b, h):
 class Process:
     """A program under test.  Its stderr is kept, line by line."""
 
-    def __init__(self, box, name, args, env=None):
+    def __init__(self, box, name, args, env=None, stdin=subprocess.DEVNULL):
         self.name = name
         self.lines = []
         self.killed = False
@@ -186,7 +187,7 @@ class Process:
         self._closed = False
         self._log = open(os.path.join(box.logs, name + ".log"), "w")
         self.process = subprocess.Popen(
-            args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            args, stdin=stdin, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, env=env, text=True, errors="replace",
             preexec_fn=die_with_parent)
         self.pid = self.process.pid
@@ -286,12 +287,14 @@ class Process:
 
 
 class Donor(Process):
-    def __init__(self, box, name, listen, options):
+    """In `options`, _ stands for -; `prefix` are words before the command."""
+
+    def __init__(self, box, name, listen, options, prefix=()):
         self.state = box.path(name + ".state")
         args = {"slab-size": "16M", "memory": "1G", "headroom": "256M",
                 "fabric": "tcp"}
         args.update({k.replace("_", "-"): v for k, v in options.items()})
-        super().__init__(box, name, WRAPPER + [
+        super().__init__(box, name, [*prefix] + WRAPPER + [
             DONOR, "--listen", listen, "--state", self.state] +
             [s for k, v in args.items() if v is not None
              for s in ("--" + k, str(v))])
@@ -303,15 +306,16 @@ class Donor(Process):
 
 class Borrower(Process):
     """nbdkit with the plugin; in `keys`, _ stands for -, and None leaves
-    a key out."""
+    a key out.  `preload` is a library for it, as the variables in `env`."""
 
-    def __init__(self, box, name, keys, donors):
+    def __init__(self, box, name, keys, donors, preload=None, env=None):
         self.socket = box.path(name + ".sock")
         self.state = box.path(name + ".state")
         pidfile = box.path(name + ".pid")
         super().__init__(box, name, WRAPPER + nbdkit_args(
             ["-f", "-U", self.socket, "-P", pidfile],
-            borrower_keys(keys, donors, self.state)), nbdkit_env())
+            borrower_keys(keys, donors, self.state)),
+            dict(nbdkit_env(preload), **(env or {})))
         wait_until(lambda: os.path.exists(pidfile) or not self.is_running(),
                    30, "nbdkit ready")
         if not self.is_running():
@@ -334,7 +338,7 @@ class Borrower(Process):
                 if s["state"] == state}
 
     def donor(self, donor):
-        """The status of a donor, by address or Donor."""
+        """The status of a donor, by address or what has one."""
         address = getattr(donor, "address", donor)
         return next((d for d in self.status()["donors"]
                      if d["address"] == address), None)
@@ -396,10 +400,11 @@ def nbdkit_preload():
     return f"{PRELOAD} {path}"
 
 
-def nbdkit_env():
+def nbdkit_env(library=None):
     env = dict(os.environ, TMPDIR=DISK)
+    if PRELOAD or library:
+        env["LD_PRELOAD"] = f"{nbdkit_preload()} {library or ''}"
     if PRELOAD:
-        env["LD_PRELOAD"] = nbdkit_preload()
         # nbdkit's own leaks are not ours; the unit tests find ours.
         env["ASAN_OPTIONS"] = (os.environ.get("ASAN_OPTIONS", "") +
                                ":detect_leaks=0")
