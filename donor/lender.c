@@ -39,6 +39,7 @@ struct lender {
   GSource *pool_source;
   GSource *tick_source;
   bool settled;
+  bool stopped;
   bool said_short, said_unlocked, said_no_sample;
 };
 
@@ -68,7 +69,9 @@ explain_shortage (const struct lender *l, const struct slab_pool_state *st,
   const struct donor_config *config = l->config;
   char text[UNITS_TEXT_MAX];
 
-  if (st->error)
+  if (l->stopped)
+    snprintf (reason, size, "the donor is stopping");
+  else if (st->error)
     snprintf (reason, size, "cannot prepare memory: %s%s",
               strerror (-st->error),
               config->lock == MEMORY_LOCK_NO ? ""
@@ -174,6 +177,8 @@ sample (struct lender *l)
     headroom_may_hold (l->monitor.total_bytes,
                        memory_monitor_worse_bytes (&l->monitor),
                        l->config->headroom_bytes, l->config->memory_bytes);
+  if (l->stopped)
+    l->limit_bytes = 0;
   return 0;
 }
 
@@ -306,6 +311,14 @@ lender_free (struct lender *l)
   slab_pool_free (l->pool);
   cgroup_free (l->cgroup);
   g_free (l);
+}
+
+void
+lender_stop (struct lender *l)
+{
+  l->stopped = true;
+  l->limit_bytes = 0;
+  keep_within_limit (l);
 }
 
 uint64_t

@@ -61,6 +61,9 @@ struct lender *lender_new (const struct donor_config *config,
 /* Nobody waits any more, and all slabs have been given back. */
 void lender_free (struct lender *l);
 
+/* Prepare nothing any more, and give back at once what is not lent. */
+void lender_stop (struct lender *l);
+
 /* What it would lend now, beyond what is lent and waited for. */
 uint64_t lender_would_lend_bytes (struct lender *l);
 

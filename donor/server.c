@@ -457,6 +457,7 @@ server_stop (struct server *server, void (*stopped) (void *data), void *data)
   else
     donor_log ("stopping: no slab is lent");
   shared->stopping = true;
+  lender_stop (shared->lender);
   evictor_take_all (shared->evictor, stopped, data);
 }
 

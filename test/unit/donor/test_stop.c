@@ -149,6 +149,28 @@ START_TEST (nothing_more_is_lent)
 END_TEST
 
 /* It answers everything else. */
+START_TEST (nothing_more_is_prepared)
+{
+  struct donor d;
+  struct peer p;
+  struct message map, evict;
+  bool stopped = false;
+
+  donor_start (&d, NULL);
+  peer_begin (&p, &d, 1);
+  ck_assert_int_eq (peer_map (&p, 0, &map), MESSAGE_MR_INFO);
+  donor_wait_number (&d, "slabs", "ready", 2);
+  server_stop (d.server, set, &stopped);
+  donor_wait_number (&d, "slabs", "ready", 0);
+  peer_receive_evict (&p, &evict, 1);
+  peer_done (&p, evict.id, evict.grants.grants[0]);
+  wait_for (&d, &stopped);
+  ck_assert_int_eq (donor_number (&d, "slabs", "ready"), 0);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 START_TEST (evict_unanswered_ends_the_session)
 {
   struct message m;
@@ -269,6 +291,7 @@ main (void)
   tcase_add_test (tc, nothing_lent_is_not_waited_for);
   tcase_add_test (tc, all_slabs_are_asked_back);
   tcase_add_test (tc, nothing_more_is_lent);
+  tcase_add_test (tc, nothing_more_is_prepared);
   tcase_add_test (tc, evict_unanswered_ends_the_session);
   tcase_add_test (tc, evict_and_unmap_may_cross);
   tcase_add_test (tc, a_borrower_that_leaves_is_not_waited_for);
