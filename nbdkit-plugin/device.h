@@ -85,14 +85,15 @@ int device_save (struct device *d, uint64_t slab);
 int device_save_all (struct device *d);
 
 /* Copy what a mapped slab's donor has to `next`, a home which nobody uses
- * yet, and let the slab live there.  Pages that only the donor has come
- * first; of the others as many as half a deadline suffices for, the rest
- * being on the local copy as well.  On success no request uses the former
- * home any more; on failure the slab still lives there, unless its session
- * has ended.  May end either session.
+ * yet, and let the slab live there.  Requests go on meanwhile; what they
+ * write is copied again, and at last writers wait for what is left.  From
+ * until_ns on only that is copied: pages that only the donor has, and as
+ * many of the others as half a deadline suffices for; the rest is on the
+ * local copy as well.  On success no request uses the former home any
+ * more; on failure the slab still lives there.  May end either session.
  */
 struct slab_home;
 int device_move (struct device *d, uint64_t slab,
-                 const struct slab_home *next);
+                 const struct slab_home *next, int64_t until_ns);
 
 #endif /* ISW_DEVICE_H */

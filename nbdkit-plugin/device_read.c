@@ -1,11 +1,14 @@
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device_parts.h"
 #include "nbdkit-plugin/flight.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
+
+enum { READ_TRIES = 3, READ_PAUSE_NS = 200000000 };
 
 /* Each reader takes the pages in `todo` (bit i: page i of the span) that
  * its source has, and clears their bits.  A page's newest content is in
@@ -167,6 +170,22 @@ write_promoted (struct device *d, uint64_t page, uint32_t n,
   lane_pool_put (&d->lanes, f.lane);
 }
 
+/* An error kills who reads, so it is the last resort. */
+static int
+read_patiently (struct device *d, void *buf, uint64_t page, uint32_t n)
+{
+  const struct timespec pause = { .tv_nsec = READ_PAUSE_NS };
+  int r;
+
+  for (int try = 1; ; try++) {
+    r = backing_read (d->params.backing, buf, (size_t) n * PAGE_SIZE_BYTES,
+                      page * PAGE_SIZE_BYTES);
+    if (r == 0 || try == READ_TRIES)
+      return r;
+    nanosleep (&pause, NULL);
+  }
+}
+
 /* Pages that are wanted from the disk although their slab has a donor are
  * written there as well, unless a writer has come meanwhile.
  */
@@ -177,9 +196,7 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   struct page_claim claim;
   bool promote = begin_promotion (d, &claim, page, n);
   struct lane *buffer = lane_pool_take (&d->disk_buffers, INT64_MAX);
-  int r = backing_read (d->params.backing, buffer->landing,
-                        (size_t) n * PAGE_SIZE_BYTES,
-                        page * PAGE_SIZE_BYTES);
+  int r = read_patiently (d, buffer->landing, page, n);
 
   if (r == 0) {
     span_fill (s, page, n, buffer->landing);

@@ -116,65 +116,93 @@ copy_run (struct device *d, uint64_t page, uint32_t n,
   return r;
 }
 
-/* A move: which pages of the slab are at its next home. */
 struct move {
   uint64_t slab;
   const struct slab_home *next;
-  int64_t until_ns;
-  uint64_t first;               /* page of the slab */
-  uint64_t *copied;             /* a bit a page */
+  int64_t until_ns;             /* when to stop copying */
 };
 
-static bool
-is_copied (const struct move *m, uint64_t page)
-{
-  return m->copied[(page - m->first) / 64] >> (page - m->first) % 64 & 1;
-}
-
+/* Copy those pages from `page` to before `end` that are in this state and
+ * have not been copied; under their claim.
+ */
 static int
-copy_and_note (struct device *d, struct move *m, uint64_t page, uint32_t n)
+copy_claimed (struct device *d, const struct move *m, enum page_state state,
+              uint64_t page, uint64_t end)
 {
-  int r = fabric_now_ns () < m->until_ns ? copy_run (d, page, n, m->next)
-    : -ETIMEDOUT;
-
-  for (uint64_t i = page - m->first; r == 0 && i < page - m->first + n; i++)
-    m->copied[i / 64] |= UINT64_C (1) << i % 64;
-  return r;
-}
-
-/* Copy the pages in this state, while there is time. */
-static int
-copy_pages (struct device *d, struct move *m, enum page_state state)
-{
-  uint64_t page = m->first, n;
+  uint64_t n;
   int r = 0;
 
-  while (r == 0 && (n = slab_table_next (d->slabs, m->slab, state, &page,
-                                         SPAN_PAGES_MAX)) > 0) {
-    for (uint64_t i = 0; i < n; i++)
-      if (is_copied (m, page + i))
-        n = i;
-    if (n > 0)
-      r = copy_and_note (d, m, page, n);
-    page += n > 0 ? n : 1;
+  while (r == 0 && page < end &&
+         (n = slab_table_next_to_copy (d->slabs, m->slab, state, &page,
+                                       SPAN_PAGES_MAX)) > 0 && page < end) {
+    if (n > end - page)
+      n = end - page;
+    r = fabric_now_ns () < m->until_ns ? copy_run (d, page, n, m->next)
+      : -ETIMEDOUT;
+    if (r == 0)
+      slab_table_note_copied (d->slabs, m->slab, page, n);
+    page += n;
   }
   return r;
 }
 
+/* Copy all pages in this state, claiming a few at a time, so that writers
+ * wait for these alone.  Those written later are to be copied again.
+ */
 static int
-move_claimed (struct device *d, struct move *m)
+copy_along (struct device *d, const struct move *m, enum page_state state)
+{
+  uint64_t page = slab_table_first_page (d->slabs, m->slab), n;
+  struct page_claim claim;
+  int r = 0;
+
+  while (r == 0 && (n = slab_table_next_to_copy (d->slabs, m->slab, state,
+                                                 &page, SPAN_PAGES_MAX))
+         > 0) {
+    page_order_claim (&d->order, &claim, page, n);
+    r = copy_claimed (d, m, state, page, page + n);
+    page_order_release (&d->order, &claim);
+    page += n;
+  }
+  return r;
+}
+
+/* Copy what is left, under a claim of the whole slab, and exchange the
+ * home.
+ */
+static int
+finish_claimed (struct device *d, const struct move *m, uint64_t first,
+                uint64_t end)
 {
   int r;
 
   do {
-    r = copy_pages (d, m, PAGE_REMOTE_ONLY);
+    r = copy_claimed (d, m, PAGE_REMOTE_ONLY, first, end);
     if (r < 0)
       return r;
-    copy_pages (d, m, PAGE_REMOTE);
+    copy_claimed (d, m, PAGE_REMOTE, first, end);
     if (atomic_load (m->next->session_ended))
       return -ECONNRESET;
-    r = slab_table_move (d->slabs, m->slab, m->next, m->copied);
+    r = slab_table_move (d->slabs, m->slab, m->next);
   } while (r == -EAGAIN);
+  return r;
+}
+
+static int
+finish (struct device *d, struct move *m)
+{
+  const uint64_t first = slab_table_first_page (d->slabs, m->slab);
+  const uint64_t n = slab_table_slab_pages (d->slabs, m->slab);
+  struct page_claim claim;
+  int r;
+
+  /* Writers wait for this claim: the time for this, and that of the last
+   * copy, are a deadline at most.
+   */
+  page_order_claim (&d->order, &claim, first, n);
+  m->until_ns = half_deadline (d);
+  r = finish_claimed (d, m, first, first + n);
+  page_order_release (&d->order, &claim);
   return r;
 }
 
@@ -191,26 +219,24 @@ wait_moved (struct device *d, uint64_t slab)
 }
 
 int
-device_move (struct device *d, uint64_t slab, const struct slab_home *next)
+device_move (struct device *d, uint64_t slab, const struct slab_home *next,
+             int64_t until_ns)
 {
   const uint64_t n = slab_table_slab_pages (d->slabs, slab);
-  struct page_claim claim;
-  struct move m = {
-    .slab = slab, .next = next,
-    .first = slab_table_first_page (d->slabs, slab),
-    .copied = calloc ((n + 63) / 64, sizeof *m.copied),
-  };
+  struct move m = { .slab = slab, .next = next, .until_ns = until_ns };
+  uint64_t *copied = calloc ((n + 63) / 64, sizeof *copied);
   int r;
 
-  if (!m.copied)
+  if (!copied)
     return -ENOMEM;
-  /* Writers wait for this claim, a deadline at most. */
-  page_order_claim (&d->order, &claim, m.first, n);
-  m.until_ns = half_deadline (d);
-  r = move_claimed (d, &m);
-  page_order_release (&d->order, &claim);
-  if (r == 0)
+  slab_table_begin_move (d->slabs, slab, copied);
+  if (copy_along (d, &m, PAGE_REMOTE_ONLY) == 0)
+    copy_along (d, &m, PAGE_REMOTE);
+  r = finish (d, &m);
+  if (r < 0)
+    slab_table_abandon_move (d->slabs, slab);
+  else
     wait_moved (d, slab);
-  free (m.copied);
+  free (copied);
   return r;
 }

@@ -404,7 +404,8 @@ mapper_start (struct mapper *m, const struct mapper_params *params)
   m->saver = saver_start (m->params.device, mapper_wake, m);
   if (!m->saver)
     return -errno;
-  rescues_init (&m->rescues, &m->homes, m->saver, place, m);
+  rescues_init (&m->rescues, &m->homes, m->saver,
+                m->session_params.deadline_ns, place, m);
   /* Signals are nbdkit's main thread's. */
   sigfillset (&all);
   pthread_sigmask (SIG_SETMASK, &all, &old);

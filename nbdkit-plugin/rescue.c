@@ -12,12 +12,14 @@ struct rescue {
 
 void
 rescues_init (struct rescues *r, struct homes *homes, struct saver *saver,
+              int64_t deadline_ns,
               bool (*seek) (void *data, uint64_t slab,
                             const struct donor *avoid),
               void *data)
 {
   *r = (struct rescues) {
-    .homes = homes, .saver = saver, .seek = seek, .data = data,
+    .homes = homes, .saver = saver, .deadline_ns = deadline_ns,
+    .seek = seek, .data = data,
     .of = g_new0 (struct rescue *, slab_table_slabs (homes->slabs)),
   };
 }
@@ -91,6 +93,7 @@ rescues_evict (struct rescues *r, uint64_t slab, uint64_t request)
       return;
     e = g_new0 (struct rescue, 1);
     e->job.slab = slab;
+    e->job.until_ns = fabric_now_ns () + r->deadline_ns;
   }
   e->donor = r->homes->of[slab].donor;
   e->grant = r->homes->of[slab].grant;

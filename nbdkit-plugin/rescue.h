@@ -19,6 +19,7 @@ struct rescues {
   struct homes *homes;
   struct saver *saver;
   struct rescue **of;           /* by slab; or NULL */
+  int64_t deadline_ns;          /* of this borrower; a donor has longer */
   /* Look for another donor: rescues_placed will tell.  False if there is
    * none now.
    */
@@ -27,7 +28,7 @@ struct rescues {
 };
 
 void rescues_init (struct rescues *r, struct homes *homes,
-                   struct saver *saver,
+                   struct saver *saver, int64_t deadline_ns,
                    bool (*seek) (void *data, uint64_t slab,
                                  const struct donor *avoid),
                    void *data);

@@ -36,7 +36,8 @@ next_job (struct saver *s)
 static void
 do_job (struct saver *s, struct saver_job *job)
 {
-  job->result = job->move ? device_move (s->device, job->slab, &job->next)
+  job->result = job->move ? device_move (s->device, job->slab, &job->next,
+                                         job->until_ns)
     : device_save (s->device, job->slab);
   pthread_mutex_lock (&s->lock);
   job->link = s->done;

@@ -17,6 +17,7 @@ struct slab {
   uint64_t remote_only;         /* pages in PAGE_REMOTE_ONLY */
   struct slab_home home;
   unsigned former_pins;         /* of the home before the last move */
+  uint64_t *copied;             /* during a move: a bit a page; or NULL */
 
   _Atomic uint64_t pages_now;   /* read and written in this second */
   _Atomic uint64_t pages_to_hot; /* pages_now from which the slab is hot */
@@ -218,6 +219,14 @@ count_remote_only (struct slab_table *t, struct slab *s, int by)
   atomic_fetch_add (&t->remote_only, by);
 }
 
+/* What was copied before is old now. */
+static void
+forget_copied (struct slab *s, uint64_t first, uint64_t n)
+{
+  for (uint64_t i = first; i < first + n; i++)
+    s->copied[i / 64] &= ~(UINT64_C (1) << i % 64);
+}
+
 /* After pages have changed their state to this one. */
 static void
 note_emptied (struct slab *s, uint64_t remote_before, enum page_state state)
@@ -251,6 +260,8 @@ slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
     local_is_old |= before == PAGE_REMOTE_ONLY || before == PAGE_ZERO;
     set_state (t, i, state);
   }
+  if (s->copied)
+    forget_copied (s, page % t->slab_pages, n);
   note_emptied (s, remote_before, state);
   pthread_mutex_unlock (&s->lock);
   return local_is_old;
@@ -499,21 +510,73 @@ slab_table_unmap (struct slab_table *t, uint64_t slab)
   return drained;
 }
 
-/* Under the slab's lock: a page in this state that was not copied; the end
- * of the slab if there is none.
- */
-static uint64_t
-next_not_copied (struct slab_table *t, uint64_t slab, enum page_state state,
-                 const uint64_t *copied, uint64_t page)
+void
+slab_table_begin_move (struct slab_table *t, uint64_t slab, uint64_t *copied)
 {
-  uint64_t first = slab * t->slab_pages;
-  uint64_t end = first + slab_table_slab_pages (t, slab);
+  struct slab *s = &t->slab[slab];
 
-  while (page < end && (get_state (t, page) != state ||
-                        (copied[(page - first) / 64] >> (page - first) % 64
-                         & 1)))
+  pthread_mutex_lock (&s->lock);
+  s->copied = copied;
+  pthread_mutex_unlock (&s->lock);
+}
+
+void
+slab_table_abandon_move (struct slab_table *t, uint64_t slab)
+{
+  slab_table_begin_move (t, slab, NULL);
+}
+
+/* Under the slab's lock. */
+static bool
+is_to_copy (struct slab_table *t, uint64_t slab, enum page_state state,
+            uint64_t page)
+{
+  uint64_t i = page - slab * t->slab_pages;
+
+  return get_state (t, page) == state &&
+    !(t->slab[slab].copied[i / 64] >> i % 64 & 1);
+}
+
+/* Under the slab's lock: from `page` on; the end of the slab if none is. */
+static uint64_t
+find_to_copy (struct slab_table *t, uint64_t slab, enum page_state state,
+              uint64_t page)
+{
+  uint64_t end = slab * t->slab_pages + slab_table_slab_pages (t, slab);
+
+  while (page < end && !is_to_copy (t, slab, state, page))
     page++;
   return page;
+}
+
+uint64_t
+slab_table_next_to_copy (struct slab_table *t, uint64_t slab,
+                         enum page_state state, uint64_t *page, uint64_t n)
+{
+  struct slab *s = &t->slab[slab];
+  uint64_t end = slab * t->slab_pages + slab_table_slab_pages (t, slab);
+  uint64_t to;
+
+  pthread_mutex_lock (&s->lock);
+  *page = find_to_copy (t, slab, state, *page);
+  for (to = *page; to < end && to < *page + n; to++)
+    if (!is_to_copy (t, slab, state, to))
+      break;
+  pthread_mutex_unlock (&s->lock);
+  return to - *page;
+}
+
+void
+slab_table_note_copied (struct slab_table *t, uint64_t slab, uint64_t page,
+                        uint64_t n)
+{
+  struct slab *s = &t->slab[slab];
+  uint64_t first = page - slab * t->slab_pages;
+
+  pthread_mutex_lock (&s->lock);
+  for (uint64_t i = first; i < first + n; i++)
+    s->copied[i / 64] |= UINT64_C (1) << i % 64;
+  pthread_mutex_unlock (&s->lock);
 }
 
 static void
@@ -527,7 +590,7 @@ exchange_home (struct slab *s, const struct slab_home *home)
 
 int
 slab_table_move (struct slab_table *t, uint64_t slab,
-                 const struct slab_home *home, const uint64_t *copied)
+                 const struct slab_home *home)
 {
   struct slab *s = &t->slab[slab];
   uint64_t page = slab * t->slab_pages;
@@ -537,15 +600,15 @@ slab_table_move (struct slab_table *t, uint64_t slab,
   pthread_mutex_lock (&s->lock);
   if (s->state != SLAB_MAPPED)
     r = -ECONNRESET;
-  else if (next_not_copied (t, slab, PAGE_REMOTE_ONLY, copied, page) < end)
+  else if (find_to_copy (t, slab, PAGE_REMOTE_ONLY, page) < end)
     r = -EAGAIN;
   else {
     exchange_home (s, home);
-    while ((page = next_not_copied (t, slab, PAGE_REMOTE, copied, page))
-           < end) {
+    while ((page = find_to_copy (t, slab, PAGE_REMOTE, page)) < end) {
       set_state (t, page, PAGE_LOCAL);
       s->remote--;
     }
+    s->copied = NULL;
   }
   pthread_mutex_unlock (&s->lock);
   return r;

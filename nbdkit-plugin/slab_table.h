@@ -160,14 +160,32 @@ uint64_t slab_table_drain (struct slab_table *t, uint64_t slab, bool saved);
 /* DRAINING -> UNMAPPED once no pin is left; false if one is. */
 bool slab_table_unmap (struct slab_table *t, uint64_t slab);
 
-/* A mapped slab has another home from now on, where those pages are whose
- * bit is set in `copied`; other PAGE_REMOTE pages are PAGE_LOCAL.  The
- * caller has claimed all its pages; but a PAGE_REMOTE one may become
- * PAGE_REMOTE_ONLY at any time.  -EAGAIN if such a page was not copied;
- * -ECONNRESET if the slab is not mapped any more.
+/* A mapped slab is to move to another home, by copying pages there.  From
+ * now on `copied` (a zeroed bit for each page; the caller's until the
+ * move ends) tells which pages are there: slab_table_note_copied sets,
+ * and a write to the page clears.
+ */
+void slab_table_begin_move (struct slab_table *t, uint64_t slab,
+                            uint64_t *copied);
+/* The next run of pages in this state that have not been copied; like
+ * slab_table_next.
+ */
+uint64_t slab_table_next_to_copy (struct slab_table *t, uint64_t slab,
+                                  enum page_state state, uint64_t *page,
+                                  uint64_t n);
+/* n pages, whose claim the caller holds, have been copied. */
+void slab_table_note_copied (struct slab_table *t, uint64_t slab,
+                             uint64_t page, uint64_t n);
+/* The end of a move: the slab lives at the new home from now on, where
+ * PAGE_REMOTE pages that were not copied are PAGE_LOCAL.  The caller has
+ * claimed all its pages; but a PAGE_REMOTE one may become PAGE_REMOTE_ONLY
+ * at any time.  -EAGAIN if such a page was not copied; -ECONNRESET if the
+ * slab is not mapped any more.
  */
 int slab_table_move (struct slab_table *t, uint64_t slab,
-                     const struct slab_home *home, const uint64_t *copied);
+                     const struct slab_home *home);
+/* The end of a move that failed. */
+void slab_table_abandon_move (struct slab_table *t, uint64_t slab);
 /* No pin is left on the home it had before that. */
 bool slab_table_has_moved (struct slab_table *t, uint64_t slab);
 

@@ -356,6 +356,28 @@ START_TEST (a_slot_the_disk_refuses_outlives_the_donor)
 }
 END_TEST
 
+static void
+read_page_0 (void *data)
+{
+  (void) data;
+  rig_expect (&rig, 0, 'a');
+}
+
+START_TEST (a_read_error_that_passes_is_not_seen)
+{
+  struct thread reader;
+
+  start_alone ();
+  rig_write (&rig, 0, 'a');
+  fake_disk_fail (0, PAGE, true);
+  thread_start (&reader, read_page_0, NULL);
+  thread_wait_asleep (&reader);
+  fake_disk_mend ();
+  thread_join (&reader);
+  stop ();
+}
+END_TEST
+
 START_TEST (a_read_error_of_the_disk_is_an_error)
 {
   start ();
@@ -495,6 +517,7 @@ main (void)
   tcase_add_test (c, a_page_lost_with_its_donor_is_an_error_until_rewritten);
   tcase_add_test (c, a_failed_write_does_not_bring_back_what_was_zeroed);
   tcase_add_test (c, a_slot_the_disk_refuses_outlives_the_donor);
+  tcase_add_test (c, a_read_error_that_passes_is_not_seen);
   tcase_add_test (c, a_read_error_of_the_disk_is_an_error);
   tcase_add_loop_test (c, operations_may_complete_in_any_order, 0, 2);
   tcase_add_test (c, a_read_never_sees_the_disk_before_an_earlier_zero);
