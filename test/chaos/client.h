@@ -21,7 +21,7 @@ enum request_type {
 /* What all clients share; constant. */
 struct client_params {
   const char *uri;
-  const char *copy;             /* the local copy, or NULL */
+  const char *copy;             /* the local copy */
   struct model *model;
   int64_t limit_ns;             /* for a request that waits on peers */
   int64_t disk_limit_ns;        /* for one that waits for the disk */

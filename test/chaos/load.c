@@ -31,7 +31,9 @@ enum {
   CLIENTS_MAX = 16,
   HOT_SLABS = 5, HOT_SECONDS = 3, /* where most happens, and for how long */
   SPOT_PAGES = 24,              /* where it overlaps */
-  STEP = 32,                    /* pages, when all is read or written */
+  STEP = 16,                    /* pages, when all is read or written */
+  OWN_DEPTH = 8,                /* requests at once, then */
+  RETRY_SECONDS = 3,            /* until what had failed was tried again */
 };
 #define NS_PER_S INT64_C (1000000000)
 #define NS_PER_MS INT64_C (1000000)
@@ -40,7 +42,7 @@ static struct client_params params;
 static struct model *model;
 static uint64_t size_bytes, slab_bytes, seed;
 static int64_t begin_ns;
-static atomic_bool stop;
+static atomic_bool stop, is_paused;
 
 static struct worker {
   pthread_t thread;
@@ -127,7 +129,9 @@ work (void *data)
   struct worker *w = data;
 
   while (!stop) {
-    for (unsigned i = client_in_flight (w->client); i < w->depth; i++)
+    unsigned depth = is_paused ? 0 : w->depth;
+
+    for (unsigned i = client_in_flight (w->client); i < depth; i++)
       send_one (w);
     client_poll (w->client);
   }
@@ -165,40 +169,53 @@ unflushed_run (uint64_t at)
   return n;
 }
 
-/* What donors alone have, and what is lost, is so until it is written.  It
- * is read before that, so that what was right stays proven.
- */
 static void
-renew (uint64_t *random)
+send_unflushed (enum request_type type, uint64_t *random)
 {
   uint32_t n;
 
   for (uint64_t at = 0; at < size_bytes; at += (n ? n : 1) * MODEL_PAGE) {
     n = unflushed_run (at);
-    if (n == 0)
-      continue;
-    if (!client_do (own, REQUEST_READ, at, n * MODEL_PAGE, 0))
-      for (uint32_t i = 0; i < n; i++)
-        client_do (own, REQUEST_READ, at + i * MODEL_PAGE, MODEL_PAGE, 0);
-    client_do (own, REQUEST_WRITE, at, n * MODEL_PAGE,
-               pattern_random (random) | 1);
+    while (n > 0 && (client_in_flight (own) == OWN_DEPTH ||
+                     !client_send (own, type, at, n * MODEL_PAGE,
+                                   pattern_random (random) | 1, false)))
+      client_poll (own);
   }
+  while (client_in_flight (own) > 0)
+    client_poll (own);
 }
 
-/* Writes may fail for a moment after the disk is well again, until memory
- * is no longer full of what it had refused.
+static bool
+flush_within (int64_t ns)
+{
+  int64_t end_ns = trouble_now_ns () + ns;
+
+  while (!client_do (own, REQUEST_FLUSH, 0, 0, 0)) {
+    if (trouble_now_ns () > end_ns)
+      return false;
+    usleep (100 * 1000);
+  }
+  return true;
+}
+
+/* What the disk refused is tried again soon.  But what donors alone have,
+ * and what is lost, stays so until it is written; it is read before that,
+ * so that what was right stays proven.  Others wait meanwhile, or there
+ * would be no end of it.
  */
 static void
 recover (void)
 {
-  int64_t end_ns = trouble_now_ns () + params.disk_limit_ns;
   uint64_t random = seed;
 
-  do {
-    if (trouble_now_ns () > end_ns)
+  if (!flush_within (RETRY_SECONDS * NS_PER_S)) {
+    is_paused = true;
+    send_unflushed (REQUEST_READ, &random);
+    send_unflushed (REQUEST_WRITE, &random);
+    is_paused = false;
+    if (!flush_within (params.disk_limit_ns))
       client_fail ("the disk is well again, and no flush succeeds");
-    renew (&random);
-  } while (!client_do (own, REQUEST_FLUSH, 0, 0, 0));
+  }
   trouble_close (TROUBLE_ERRORS);
   trouble_close (TROUBLE_LOSSES);
 }

@@ -32,6 +32,7 @@ struct page {
   uint32_t n;
   uint32_t readers;
   uint64_t written;             /* when a write last began or ended */
+  bool was_alone;               /* no other did while the last was there */
 };
 
 struct past {
@@ -489,6 +490,7 @@ model_end_write (struct model *m, struct model_range *r, bool failed)
     r->offset, r->seed, r->start, now, r->len,
   };
   while (next_part (m, r, &p)) {
+    p.page->was_alone = p.page->written == r->start;
     p.page->written = now;
     settle (m, &p);
   }
@@ -531,14 +533,16 @@ model_is_unflushed (struct model *m, uint64_t offset, uint32_t len)
 }
 
 bool
-model_get_settled (struct model *m, uint64_t page, uint64_t start,
-                   unsigned char *content, uint64_t *version)
+model_get_flushed (struct model *m, uint64_t page,
+                   const struct model_range *r, unsigned char *content,
+                   uint64_t *version)
 {
   const struct page *p = &m->pages[page];
   bool ok;
 
   pthread_mutex_lock (&m->lock);
-  ok = p->n == 0 && p->written < start;
+  ok = p->n == 0 &&
+    (r->write ? p->written == r->end && p->was_alone : p->written < r->start);
   *version = p->written;
   if (ok)
     memcpy (content, m->content + page * MODEL_PAGE, MODEL_PAGE);

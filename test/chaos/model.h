@@ -60,12 +60,13 @@ void model_flushed (struct model *m, uint64_t start);
  */
 bool model_is_unflushed (struct model *m, uint64_t offset, uint32_t len);
 
-/* Copy a page that was last written before `start`, and whose content is
- * known: false if it is not like that.  *version is for
- * model_is_unchanged.
+/* A flush, or a write with FUA, has succeeded: copy a page that it must have
+ * brought to the disk, and whose content is known.  False if it is not like
+ * that, as where another write met it.  *version is for model_is_unchanged.
  */
-bool model_get_settled (struct model *m, uint64_t page, uint64_t start,
-                        unsigned char *content, uint64_t *version);
+bool model_get_flushed (struct model *m, uint64_t page,
+                        const struct model_range *r, unsigned char *content,
+                        uint64_t *version);
 bool model_is_unchanged (struct model *m, uint64_t page, uint64_t version);
 
 /* With nothing in flight and everything read since: what each page is. */

@@ -5,6 +5,7 @@ when the processes are."""
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
 
 from infiniswap import Skip, die_with_parent, run, wait_until
@@ -79,6 +80,13 @@ class Fixed:
 
     def __init__(self, address):
         self.address = address
+
+
+def free_address():
+    """Of this machine, for a donor to listen on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % s.getsockname()[1]
 
 
 def links(box, n):

@@ -46,7 +46,8 @@ plant ()
     slot-reused)
       edit nbdkit-plugin/write_behind.c \
         -e '/slot_pool_written (w->pool, slots, n, r);/d' \
-        -e 's/^ *int r = write_run (/slot_pool_written (w->pool, slots, n, 0);\n&/' ;;
+        -e '/^ *int r = write_run (/ i\
+            slot_pool_written (w->pool, slots, n, 0);' ;;
     two-writers)
       edit nbdkit-plugin/page_order.c \
         '/^must_wait (/,/^}/ { s/^  return .*/  return false;/
