@@ -28,7 +28,7 @@ may_send (const struct evictions *all)
 }
 
 bool
-evictions_next (struct evictions *all, struct message *m)
+evictions_next (struct evictions *all, int64_t now_ns, struct message *m)
 {
   if (!may_send (all))
     return false;
@@ -38,6 +38,7 @@ evictions_next (struct evictions *all, struct message *m)
     struct eviction *e = link->data;
 
     e->request = m->id;
+    e->asked_ns = now_ns;
     m->grants.grants[m->grants.count++] = e->grant;
     g_queue_push_tail_link (&all->asked, link);
   }

@@ -19,6 +19,7 @@
 struct eviction {
   uint64_t grant;
   uint64_t request;             /* EVICT's id; 0 until it is sent */
+  int64_t asked_ns;             /* when it was sent */
   int64_t expires_ns;           /* the session ends without an answer */
   GList link;                   /* private */
 };
@@ -41,7 +42,8 @@ void evictions_remove (struct evictions *all, struct eviction *e);
 /* The next EVICT to send, in *m; false if there is none now: a borrower
  * has only so many before it at a time, as the channel is bounded.
  */
-bool evictions_next (struct evictions *all, struct message *m);
+bool evictions_next (struct evictions *all, int64_t now_ns,
+                     struct message *m);
 
 /* Has there been an EVICT with this id? */
 bool evictions_sent (const struct evictions *all, uint64_t request);

@@ -426,6 +426,8 @@ grants_done (struct grants *g, const struct message *m)
     return NULL;
   if (grant->eviction.request != m->id)
     return fail_bad (g, "DONE of a grant that EVICT did not name");
+  recent_note (&g->shared->eviction_ns,
+               fabric_now_ns () - grant->eviction.asked_ns);
   return take_back (g, grant);
 }
 
@@ -437,7 +439,7 @@ run_evictions (struct grants *g, int64_t now_ns, int64_t *next_ns)
 
   if (now_ns >= evictions_expire_ns (&g->evictions))
     return "EVICT is not answered";
-  while (failure == NULL && evictions_next (&g->evictions, &m))
+  while (failure == NULL && evictions_next (&g->evictions, now_ns, &m))
     failure = send_message (g, &m);
   *next_ns = MIN (*next_ns, evictions_expire_ns (&g->evictions));
   return failure;

@@ -9,6 +9,7 @@
 
 #include "donor/config.h"
 #include "donor/lender.h"
+#include "donor/recent.h"
 
 struct donor_counters {
   uint64_t sessions_started;    /* WELCOME sent */
@@ -33,6 +34,7 @@ struct donor_shared {
   struct evictor *evictor;
   bool stopping;                /* lends nothing any more */
   struct donor_counters counters;
+  struct recent eviction_ns;    /* from EVICT to DONE */
   uint64_t last_grant;          /* never reused while the donor runs */
 };
 

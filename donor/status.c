@@ -130,8 +130,10 @@ add_sessions (JsonBuilder *b, const GPtrArray *sessions)
 }
 
 static void
-add_counters (JsonBuilder *b, const struct donor_counters *counters)
+add_counters (JsonBuilder *b, const struct donor_shared *shared)
 {
+  const struct donor_counters *counters = &shared->counters;
+
   begin (b, "counters");
   add_int (b, "sessions_started", counters->sessions_started);
   add_int (b, "sessions_ended", counters->sessions_ended);
@@ -144,6 +146,11 @@ add_counters (JsonBuilder *b, const struct donor_counters *counters)
   add_int (b, "evictions_asked", counters->evictions_asked);
   add_int (b, "evictions_done", counters->evictions_done);
   add_int (b, "evictions_unanswered", counters->evictions_unanswered);
+  /* From EVICT to DONE, of the latest. */
+  add_int (b, "eviction_us_median", recent_median (&shared->eviction_ns)
+           / 1000);
+  add_int (b, "eviction_us_greatest", recent_greatest (&shared->eviction_ns)
+           / 1000);
   json_builder_end_object (b);
 }
 
@@ -164,7 +171,7 @@ donor_status_new (const struct donor_status *status)
   add_lock (b, status->lock);
   add_slabs (b, &memory, status->shared);
   add_sessions (b, status->sessions);
-  add_counters (b, &status->shared->counters);
+  add_counters (b, status->shared);
   json_builder_end_object (b);
   return json_builder_get_root (b);
 }

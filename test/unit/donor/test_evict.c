@@ -92,6 +92,7 @@ START_TEST (the_least_active_go)
   ck_assert_int_eq (donor_number (&d, "slabs", "evicting"), 0);
   ck_assert_int_eq (donor_number (&d, "counters", "eviction_rounds"), 1);
   ck_assert_int_eq (donor_number (&d, "counters", "evictions_done"), 4);
+  ck_assert_int_gt (donor_number (&d, "counters", "eviction_us_median"), 0);
   ck_assert_int_eq (donor_number (&d, "counters", "activity_unanswered"), 0);
   peer_close (&p);
   donor_stop (&d);

@@ -7,7 +7,7 @@
 
 #include "donor/evictions.h"
 
-enum { MANY = 2000, UNANSWERED_MAX = 16 };
+enum { MANY = 2000, UNANSWERED_MAX = 16, NOW_NS = 77 };
 
 static struct eviction each[MANY];
 
@@ -28,10 +28,10 @@ START_TEST (one_message_names_many)
   struct message m;
   unsigned i;
 
-  ck_assert (!evictions_next (&all, &m));
+  ck_assert (!evictions_next (&all, NOW_NS, &m));
   add (&all, MESSAGE_GRANTS_MAX + 1);
   ck_assert (!evictions_sent (&all, 1));
-  ck_assert (evictions_next (&all, &m));
+  ck_assert (evictions_next (&all, NOW_NS, &m));
   ck_assert_int_eq (m.type, MESSAGE_EVICT);
   ck_assert_uint_eq (m.id, 1);
   ck_assert_uint_eq (m.grants.count, MESSAGE_GRANTS_MAX);
@@ -43,9 +43,9 @@ START_TEST (one_message_names_many)
   ck_assert (evictions_sent (&all, 1));
   ck_assert (!evictions_sent (&all, 2));
   ck_assert (!evictions_sent (&all, 0));
-  ck_assert (evictions_next (&all, &m));
+  ck_assert (evictions_next (&all, NOW_NS, &m));
   ck_assert_uint_eq (m.grants.count, 1);
-  ck_assert (!evictions_next (&all, &m));
+  ck_assert (!evictions_next (&all, NOW_NS, &m));
   ck_assert_uint_eq (evictions_count (&all), MESSAGE_GRANTS_MAX + 1);
 }
 END_TEST
@@ -59,19 +59,19 @@ START_TEST (messages_unanswered_are_bounded)
 
   add (&all, MANY);
   for (i = 0; i < UNANSWERED_MAX; i++)
-    ck_assert (evictions_next (&all, &m));
-  ck_assert (!evictions_next (&all, &m));
+    ck_assert (evictions_next (&all, NOW_NS, &m));
+  ck_assert (!evictions_next (&all, NOW_NS, &m));
 
   /* All but one of the first message are answered, then the last. */
   for (i = 1; i < MESSAGE_GRANTS_MAX; i++)
     evictions_remove (&all, &each[i]);
-  ck_assert (!evictions_next (&all, &m));
+  ck_assert (!evictions_next (&all, NOW_NS, &m));
   evictions_remove (&all, &each[0]);
-  ck_assert (evictions_next (&all, &m));
+  ck_assert (evictions_next (&all, NOW_NS, &m));
   ck_assert_uint_eq (m.id, UNANSWERED_MAX + 1);
   ck_assert_uint_eq (m.grants.grants[0],
                      1000 + UNANSWERED_MAX * MESSAGE_GRANTS_MAX);
-  ck_assert (!evictions_next (&all, &m));
+  ck_assert (!evictions_next (&all, NOW_NS, &m));
 }
 END_TEST
 
@@ -86,7 +86,7 @@ START_TEST (the_oldest_expires_first)
   ck_assert_int_eq (evictions_expire_ns (&all), 5000);
   evictions_remove (&all, &each[0]);
   ck_assert_int_eq (evictions_expire_ns (&all), 5001);
-  ck_assert (evictions_next (&all, &m));
+  ck_assert (evictions_next (&all, NOW_NS, &m));
   ck_assert_uint_eq (m.grants.grants[0], 1001);
   ck_assert_int_eq (evictions_expire_ns (&all), 5001);
   evictions_remove (&all, &each[1]);
