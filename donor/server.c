@@ -125,7 +125,8 @@ draw_id_and_token (const struct server *server, uint64_t *id,
 static bool
 admit (struct session_home *home,
        const uint8_t device[MESSAGE_DEVICE_ID_SIZE],
-       uint64_t *id, uint64_t *token, char reason[MESSAGE_TEXT_MAX])
+       uint64_t hello, uint64_t *id, uint64_t *token,
+       char reason[MESSAGE_TEXT_MAX])
 {
   struct server *server = (struct server *) home;
   struct session_info info;
@@ -136,6 +137,12 @@ admit (struct session_home *home,
     return false;
   }
   earlier = find_active (server, has_device, device, &info);
+  if (earlier && info.hello > hello) {
+    /* It was held up on its way, and its sender has given it up. */
+    g_strlcpy (reason, "the device has begun a newer session",
+               MESSAGE_TEXT_MAX);
+    return false;
+  }
   if (earlier)
     session_end (earlier, "its device has begun a new one");
   if (count_active (server) >= home->shared.config->max_borrowers) {

@@ -38,6 +38,7 @@ struct session {
   /* The rest is set from ACTIVE on. */
   uint8_t device[MESSAGE_DEVICE_ID_SIZE];
   uint64_t id, token;
+  uint64_t hello;               /* HELLO's request id */
   int64_t started_ns;
   int64_t deadline_ns;
   int64_t heard_ns;
@@ -146,6 +147,7 @@ activate (struct session *s, const struct message *m)
   const int64_t theirs_ns = m->hello.deadline_ns;
 
   memcpy (s->device, m->hello.device_id, sizeof s->device);
+  s->hello = m->id;
   s->deadline_ns = MAX (shared->config->deadline_ns, theirs_ns + second_ns);
   s->started_ns = s->pinged_ns = fabric_now_ns ();
   s->lanes = g_ptr_array_new ();
@@ -173,7 +175,8 @@ handle_hello (struct session *s, const struct message *m)
   int r;
 
   if (!check_hello (home->shared.config, m, reason)
-      || !home->admit (home, m->hello.device_id, &s->id, &s->token, reason))
+      || !home->admit (home, m->hello.device_id, m->id, &s->id, &s->token,
+                       reason))
     return refuse (s, m->id, reason);
   r = fabric_domain_create (s->channel, &s->domain);
   if (r < 0) {
@@ -485,6 +488,7 @@ session_get_info (const struct session *s, struct session_info *ret)
     return;
   ret->id = s->id;
   ret->token = s->token;
+  ret->hello = s->hello;
   memcpy (ret->device, s->device, sizeof ret->device);
   ret->peer = s->peer;
   ret->fabric = s->channel->ops;

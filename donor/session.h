@@ -22,13 +22,13 @@ struct session;
 struct session_home {
   struct donor_shared shared;
 
-  /* A HELLO that asks for nothing wrong has come: ends an earlier
-   * session of the same device, and chooses the session's id and token.
-   * False with a reason if it must be refused.
+  /* A HELLO, number `hello` of its device, that asks for nothing wrong has
+   * come: ends an earlier session of the device, and chooses the session's
+   * id and token.  False with a reason if it must be refused.
    */
   bool (*admit) (struct session_home *home,
                  const uint8_t device[MESSAGE_DEVICE_ID_SIZE],
-                 uint64_t *id, uint64_t *token,
+                 uint64_t hello, uint64_t *id, uint64_t *token,
                  char reason[MESSAGE_TEXT_MAX]);
   /* The session has ended and is about to be freed. */
   void (*ended) (struct session_home *home, struct session *s);
@@ -37,6 +37,7 @@ struct session_home {
 struct session_info {
   bool active;                  /* HELLO has been answered with WELCOME */
   uint64_t id, token;           /* if active, like all below */
+  uint64_t hello;               /* the request id of its HELLO */
   uint8_t device[MESSAGE_DEVICE_ID_SIZE];
   const char *peer;
   const struct fabric_ops *fabric;

@@ -20,7 +20,8 @@ enum {
 };
 
 enum message_type {
-  MESSAGE_HELLO = 1,            /* borrower */
+  MESSAGE_HELLO = 1,            /* borrower; of a device's HELLOs the one
+                                   with the greatest request id counts */
   MESSAGE_WELCOME,              /* donor's answer to HELLO */
   MESSAGE_REFUSED,              /* donor's answer to HELLO or MAP */
   MESSAGE_QUERY_MEM,            /* borrower */

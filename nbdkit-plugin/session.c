@@ -317,6 +317,10 @@ session_start (const struct session_params *params,
 
   s->params = params;
   s->ops = ops;
+  /* Each HELLO of a device has a greater request id than those before: one
+   * that was held up on its way must not end a newer session.
+   */
+  s->next_id = fabric_now_ns ();
   memcpy (&s->addr, addr, len);
   s->addr_len = len;
   s->events = events;

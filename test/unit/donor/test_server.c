@@ -148,6 +148,28 @@ START_TEST (a_device_has_one_session)
 }
 END_TEST
 
+/* Its sender has given it up, and has a session already. */
+START_TEST (a_hello_that_was_held_up_ends_no_session)
+{
+  struct donor d;
+  struct peer a, late;
+  struct message m;
+
+  donor_start (&d, NULL);
+  peer_connect (&a, &d);
+  a.last_id = 10;
+  ck_assert_int_eq (peer_hello (&a, 1), MESSAGE_WELCOME);
+  ck_assert_int_eq (peer_map (&a, 0, &m), MESSAGE_MR_INFO);
+  peer_connect (&late, &d);
+  late.last_id = 8;
+  ck_assert_int_eq (peer_hello (&late, 1), MESSAGE_REFUSED);
+  ck_assert_int_eq (peer_map (&a, 1, &m), MESSAGE_MR_INFO);
+  peer_close (&late);
+  peer_close (&a);
+  donor_stop (&d);
+}
+END_TEST
+
 START_TEST (memory_runs_out)
 {
   struct donor d;
@@ -752,6 +774,7 @@ main (void)
   tcase_add_test (tc, senseless_deadlines_are_refused);
   tcase_add_test (tc, too_many_borrowers_are_refused);
   tcase_add_test (tc, a_device_has_one_session);
+  tcase_add_test (tc, a_hello_that_was_held_up_ends_no_session);
   tcase_add_test (tc, memory_runs_out);
   tcase_add_test (tc, a_borrower_that_left_leaves_nothing_behind);
   tcase_add_test (tc, memory_is_zero_when_lent_again);

@@ -104,6 +104,21 @@ START_TEST (hello_tells_the_terms)
 }
 END_TEST
 
+START_TEST (each_hello_has_a_greater_number)
+{
+  struct message first;
+
+  prepare (1);
+  start ();
+  first = fake_donor_last (rig.donors[0], MESSAGE_HELLO);
+  fake_donor_end_sessions (rig.donors[0]);
+  fake_donor_wait_heard (rig.donors[0], MESSAGE_HELLO, 2);
+  ck_assert_uint_gt (fake_donor_last (rig.donors[0], MESSAGE_HELLO).id,
+                     first.id);
+  stop ();
+}
+END_TEST
+
 START_TEST (a_donor_silent_on_probes_delays_by_a_quarter_of_the_deadline)
 {
   int64_t began;
@@ -595,6 +610,7 @@ main (void)
   tcase_add_checked_fixture (c, setup, scratch_teardown);
   tcase_add_test (c, the_donor_with_the_most_free_memory_gets_the_slab);
   tcase_add_test (c, hello_tells_the_terms);
+  tcase_add_test (c, each_hello_has_a_greater_number);
   tcase_add_test
     (c, a_donor_silent_on_probes_delays_by_a_quarter_of_the_deadline);
   tcase_add_test (c, a_donor_that_refuses_is_passed_over);
