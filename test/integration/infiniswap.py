@@ -612,6 +612,54 @@ class Clients:
             self.wait(0.1)
 
 
+class Load:
+    """Reads and writes of random pages by a thread of its own, checked
+    against a model."""
+
+    def __init__(self, b, slabs):
+        self.h = b.connect()
+        self.pages = [slab * SLAB // PAGE + i for slab in slabs
+                      for i in range(64)]
+        self.model = {}
+        self.error = None
+        self.slowest = 0
+        self.requests = 0
+        self.stopped = threading.Event()
+        self.random = random.Random(random.random())
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _one(self):
+        page = self.random.choice(self.pages)
+        start = time.monotonic()
+        if page in self.model and self.random.random() < 0.5:
+            equal(self.h.pread(PAGE, page * PAGE), self.model[page],
+                  f"page {page}")
+        else:
+            data = self.random.randbytes(16) * (PAGE // 16)
+            self.h.pwrite(data, page * PAGE)
+            self.model[page] = data
+        self.slowest = max(self.slowest, time.monotonic() - start)
+        self.requests += 1
+
+    def _run(self):
+        try:
+            while not self.stopped.is_set():
+                self._one()
+        except (nbd.Error, AssertionError) as e:
+            self.error = e
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+        if self.error:
+            raise self.error
+
+    def check_all(self, h):
+        for page, data in self.model.items():
+            equal(h.pread(PAGE, page * PAGE), data, f"page {page}")
+
+
 _cases = []
 
 
