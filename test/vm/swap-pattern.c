@@ -23,7 +23,7 @@
 
 struct options {
   uint64_t size, seed, rounds;
-  const char *pause_file;
+  const char *pause_file, *stop_file;
   bool plant;
 };
 
@@ -42,6 +42,7 @@ static const char usage[] =
   "  --rounds N                                                   [2]\n"
   "  --pause-file FILE  in round 1, wait half through checking until\n"
   "                     FILE exists\n"
+  "  --stop-file FILE   begin no further round once FILE exists\n"
   "  --plant            corrupt one byte before the last check, to see\n"
   "                     that it is found\n"
   "\n"
@@ -131,12 +132,18 @@ check_page (struct memory *m, uint64_t round, uint64_t page)
   return wrong;
 }
 
+static bool
+exists (const char *name)
+{
+  return access (name, F_OK) == 0;
+}
+
 static void
 wait_for_file (const char *name)
 {
   const struct timespec moment = { .tv_nsec = 50 * 1000 * 1000 };
 
-  while (access (name, F_OK) == -1)
+  while (!exists (name))
     nanosleep (&moment, NULL);
 }
 
@@ -184,6 +191,8 @@ run (struct memory *m, const struct options *o)
   uint64_t wrong = 0;
 
   for (uint64_t round = 1; round <= o->rounds; round++) {
+    if (o->stop_file && exists (o->stop_file))
+      break;
     for (uint64_t i = 0; i < m->pages; i++) {
       progress (m, round, "writing", i);
       write_page (m, round, page_at (m, round, i));
@@ -223,6 +232,7 @@ parse_options (struct options *o, int argc, char *argv[])
     { "seed", required_argument, NULL, 'S' },
     { "rounds", required_argument, NULL, 'r' },
     { "pause-file", required_argument, NULL, 'p' },
+    { "stop-file", required_argument, NULL, 'e' },
     { "plant", no_argument, NULL, 'P' },
     { "help", no_argument, NULL, 'h' },
     { 0 }
@@ -235,6 +245,7 @@ parse_options (struct options *o, int argc, char *argv[])
     case 'S': o->seed = parse ("seed", optarg, false); break;
     case 'r': o->rounds = parse ("rounds", optarg, false); break;
     case 'p': o->pause_file = optarg; break;
+    case 'e': o->stop_file = optarg; break;
     case 'P': o->plant = true; break;
     case 'h': fputs (usage, stdout); exit (0);
     default: exit (2);
