@@ -36,6 +36,17 @@ memory_monitor_init (struct memory_monitor *m, const char *path,
   };
 }
 
+/* Before the first sample all was as it is. */
+static void
+remember (struct memory_monitor *m)
+{
+  size_t i;
+
+  for (i = HEADROOM_SAMPLES - 1; i > 0; i--)
+    m->recent_bytes[i] = m->sampled ? m->recent_bytes[i - 1] : m->used_bytes;
+  m->recent_bytes[0] = m->used_bytes;
+}
+
 int
 memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes)
 {
@@ -59,6 +70,7 @@ memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes)
   m->total_bytes = total;
   m->available_bytes = available;
   m->used_bytes = headroom_used_by_others (total, available, held_bytes);
+  remember (m);
   if (!m->sampled)
     m->used_average_bytes = m->used_bytes;
   m->sampled = true;
@@ -75,6 +87,7 @@ memory_monitor_step (struct memory_monitor *m)
 uint64_t
 memory_monitor_worse_bytes (const struct memory_monitor *m)
 {
-  return m->used_average_bytes > m->used_bytes
-    ? m->used_average_bytes : m->used_bytes;
+  const uint64_t foreseen = headroom_foresee (m->recent_bytes);
+
+  return m->used_average_bytes > foreseen ? m->used_average_bytes : foreseen;
 }

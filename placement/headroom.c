@@ -1,3 +1,5 @@
+#include <stddef.h>
+
 #include "placement/headroom.h"
 
 static uint64_t
@@ -11,6 +13,26 @@ headroom_used_by_others (uint64_t total_bytes, uint64_t available_bytes,
                          uint64_t held_bytes)
 {
   return subtract (subtract (total_bytes, available_bytes), held_bytes);
+}
+
+uint64_t
+headroom_foresee (const uint64_t used_bytes[HEADROOM_SAMPLES])
+{
+  uint64_t largest = 0, second = 0;
+  size_t i;
+
+  for (i = 0; i + 1 < HEADROOM_SAMPLES; i++) {
+    const uint64_t rise = subtract (used_bytes[i], used_bytes[i + 1]);
+
+    if (rise > largest) {
+      second = largest;
+      largest = rise;
+    }
+    else if (rise > second)
+      second = rise;
+  }
+  return second < UINT64_MAX - used_bytes[0] ? used_bytes[0] + second
+    : UINT64_MAX;
 }
 
 uint64_t

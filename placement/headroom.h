@@ -16,8 +16,19 @@ uint64_t headroom_used_by_others (uint64_t total_bytes,
                                   uint64_t available_bytes,
                                   uint64_t held_bytes);
 
+enum { HEADROOM_SAMPLES = 5 };
+
+/* U when the next sample is due, from the last samples, the newest first,
+ * all at the same distance.  A rise that came twice in them may come
+ * again: it is the second largest that is added.  If slabs only went once
+ * a sample shows need, less than the headroom would be free for as long
+ * as others come to need more.  A single rise says nothing about the next
+ * one, and a fall is left to the samples.
+ */
+uint64_t headroom_foresee (const uint64_t used_bytes[HEADROOM_SAMPLES]);
+
 /* The most the donor may hold, given U: the worse of its average and
- * the last sample.
+ * what is foreseen.
  */
 uint64_t headroom_may_hold (uint64_t total_bytes, uint64_t used_bytes,
                             uint64_t headroom_bytes, uint64_t limit_bytes);

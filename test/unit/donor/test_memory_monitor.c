@@ -130,6 +130,25 @@ START_TEST (use_is_averaged)
 }
 END_TEST
 
+/* Not the first rise, and not for ever. */
+START_TEST (a_rise_that_comes_again_counts_ahead)
+{
+  struct memory_monitor m;
+
+  memory_monitor_init (&m, path, NULL, 0.25);
+  sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 6144 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 2 * mib);
+  sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 5120 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 3 * mib);
+  sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 4096 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 5 * mib);
+  ck_assert_uint_eq (m.used_bytes, 4 * mib);
+  for (int i = 0; i < HEADROOM_SAMPLES; i++)
+    sample_of (&m, "MemTotal: 8192 kB\nMemAvailable: 4096 kB\n", 0);
+  ck_assert_uint_eq (memory_monitor_worse_bytes (&m), 4 * mib);
+}
+END_TEST
+
 START_TEST (reads_the_real_one)
 {
   struct memory_monitor m;
@@ -156,6 +175,7 @@ main (void)
                        0, G_N_ELEMENTS (malformed));
   tcase_add_test (tc, what_the_donor_holds_is_not_use);
   tcase_add_test (tc, use_is_averaged);
+  tcase_add_test (tc, a_rise_that_comes_again_counts_ahead);
   tcase_add_test (tc, reads_the_real_one);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);

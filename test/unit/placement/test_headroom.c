@@ -56,6 +56,39 @@ START_TEST (holds_nothing_where_nothing_is_left)
 }
 END_TEST
 
+static uint64_t
+foresee (uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
+{
+  return headroom_foresee ((uint64_t[HEADROOM_SAMPLES]) { e, d, c, b, a });
+}
+
+START_TEST (a_rise_that_comes_again_is_foreseen)
+{
+  ck_assert_uint_eq (foresee (10, 12, 14, 16, 18), 20);
+  ck_assert_uint_eq (foresee (10, 10, 10, 13, 18), 21);
+  ck_assert_uint_eq (foresee (10, 10, 10, 15, 18), 21);
+  /* By fits and starts, and just after that. */
+  ck_assert_uint_eq (foresee (10, 12, 12, 14, 14), 16);
+  ck_assert_uint_eq (foresee (10, 12, 14, 14, 14), 16);
+  ck_assert_uint_eq (foresee (10, 15, 12, 16, 16), 20);
+  ck_assert_uint_eq (foresee (0, 0, UINT64_MAX - 8, UINT64_MAX - 5,
+                              UINT64_MAX - 2), UINT64_MAX);
+  ck_assert_uint_eq (foresee (0, 0, 1, UINT64_MAX - 1, UINT64_MAX - 1),
+                     UINT64_MAX);
+}
+END_TEST
+
+START_TEST (nothing_else_is_foreseen)
+{
+  ck_assert_uint_eq (foresee (0, 0, 0, 0, 0), 0);
+  ck_assert_uint_eq (foresee (14, 14, 14, 14, 14), 14);
+  ck_assert_uint_eq (foresee (10, 10, 10, 10, 14), 14);
+  ck_assert_uint_eq (foresee (10, 14, 14, 14, 14), 14);
+  ck_assert_uint_eq (foresee (14, 13, 12, 11, 10), 10);
+  ck_assert_uint_eq (foresee (20, 10, 14, 13, 12), 12);
+}
+END_TEST
+
 /* What the donor itself holds must not look like use by others. */
 START_TEST (holding_more_leaves_use_as_it_was)
 {
@@ -164,6 +197,8 @@ main (void)
   tcase_add_test (tc, use_is_never_negative);
   tcase_add_test (tc, holds_what_is_above_use_and_headroom);
   tcase_add_test (tc, holds_nothing_where_nothing_is_left);
+  tcase_add_test (tc, a_rise_that_comes_again_is_foreseen);
+  tcase_add_test (tc, nothing_else_is_foreseen);
   tcase_add_test (tc, holding_more_leaves_use_as_it_was);
   tcase_add_test (tc, share_follows_the_average_of_use);
   tcase_add_test (tc, stalls_count_near_the_headroom);
