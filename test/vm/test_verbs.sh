@@ -1,6 +1,7 @@
 #!/bin/bash
 # The verbs fabric's tests, in a machine with two RDMA devices and a network
-# without one; and nothing of them is left on the devices afterwards.
+# without one; a donor that takes slabs back over verbs; and nothing of them is
+# left on the devices afterwards.
 
 set -u
 
@@ -13,7 +14,8 @@ test/vm/run --timeout 900 -- bash -c '
   rdma link add rxe1 type rxe netdev d1
   before=$(rdma resource)
   status=0
-  FABRIC_OTHER_ADDRESS=10.9.0.1 "$0" || status=$?
+  FABRIC_OTHER_ADDRESS=10.9.0.1 "$0/fabric/test_verbs" || status=$?
+  FABRIC_ADDRESS=10.7.0.1 "$0/donor/test_revocation" || status=$?
   after=$(rdma resource)
   echo "$after"
   if [ "$before" = "$after" ]; then
@@ -23,4 +25,4 @@ test/vm/run --timeout 900 -- bash -c '
     status=1
   fi
   exit $status
-' "${O:-build}/test/unit/fabric/test_verbs"
+' "${O:-build}/test/unit"

@@ -57,9 +57,20 @@ donor_set_node (struct donor *d, uint64_t total_bytes,
   ck_assert (g_file_set_contents (d->meminfo_path, text, -1, NULL));
 }
 
+const struct fabric_ops *
+peer_fabric (void)
+{
+  const char *host = getenv ("FABRIC_ADDRESS");
+
+  return host && *host ? &fabric_verbs : &fabric_tcp;
+}
+
 void
 donor_start (struct donor *d, ...)
 {
+  const char *host = getenv ("FABRIC_ADDRESS");
+  g_autofree char *listen =
+    g_strdup_printf ("%s:0", host && *host ? host : "127.0.0.1");
   g_autoptr (GPtrArray) argv = g_ptr_array_new ();
   g_autofree char *error = NULL;
   const char *option;
@@ -74,8 +85,10 @@ donor_start (struct donor *d, ...)
   donor_set_node (d, 1 << 30, 1 << 30);
 
   g_ptr_array_add (argv, "infiniswap-donor");
-  g_ptr_array_add (argv, "--listen=127.0.0.1:0");
-  g_ptr_array_add (argv, "--fabric=tcp");
+  g_ptr_array_add (argv, "--listen");
+  g_ptr_array_add (argv, listen);
+  g_ptr_array_add (argv, "--fabric");
+  g_ptr_array_add (argv, (char *) peer_fabric ()->name);
   g_ptr_array_add (argv, "--slab-size=1M");
   g_ptr_array_add (argv, "--headroom=0");
   g_ptr_array_add (argv, "--lock=no");
@@ -194,7 +207,7 @@ peer_connect (struct peer *p, struct donor *d)
 
   memset (p, 0, sizeof *p);
   p->donor = d;
-  ck_assert_int_eq (fabric_channel_connect (&fabric_tcp, addr, len,
+  ck_assert_int_eq (fabric_channel_connect (peer_fabric (), addr, len,
                                             PATIENCE_NS, &p->channel), 0);
   p->source = wake_new (d->context, fabric_channel_fd (p->channel),
                         ignore, NULL);

@@ -31,8 +31,13 @@ struct donor {
   char *state_path;
 };
 
-/* Start a donor on a free loopback port, over tcp, with slabs of
- * SLAB_BYTES, memory of a made-up node (donor_set_node) and these
+/* What all here goes over: tcp; or verbs where the environment has an
+ * address of an RDMA device in FABRIC_ADDRESS.
+ */
+const struct fabric_ops *peer_fabric (void);
+
+/* Start a donor on a free port of that fabric (of 127.0.0.1, or of
+ * FABRIC_ADDRESS), with slabs of SLAB_BYTES, memory of a made-up node (donor_set_node) and these
  * options, which may override that; NULL behind the last.
  */
 void donor_start (struct donor *d, ...)
