@@ -51,14 +51,17 @@ def all_evicted_under_load(box):
     h.flush()
     load.check_all(h)
     counters = b.counters()
-    done = sum(d.status()["counters"]["evictions_done"] for d in donors)
+    lent = [d.status()["counters"] for d in donors]
+    done = sum(c["evictions_done"] for c in lent)
+    median = max(c["eviction_us_median"] for c in lent)
+    check(median > 0, f"{lent}")
     check(counters["io_errors"] == 0, f"{counters}")
     check(done == counters["slabs_evicted"],
           f"{done} slabs are back of {counters['slabs_evicted']}")
     check_no_session_ended(b, donors)
     check(load.slowest < DEADLINE + 1, f"a request took {load.slowest} s")
-    return (f"{done} slabs in {seconds:.1f} s, {load.requests} requests, "
-            f"the slowest {load.slowest:.2f} s")
+    return (f"{done} slabs in {seconds:.1f} s, {median} us from EVICT to DONE, "
+            f"{load.requests} requests, the slowest {load.slowest:.2f} s")
 
 
 def wait_back(donor, start):

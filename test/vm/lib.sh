@@ -124,20 +124,6 @@ await_progress ()
 }
 has_lines () { [ "$(wc -l <$work/progress.log)" -ge "$1" ]; }
 
-# start_tracing [EVENT...]: by the kernel, to be read from $trace/trace_pipe, with
-# what is written to $trace/trace_marker in between.
-trace=/sys/kernel/tracing
-start_tracing ()
-{
-  local event
-  mountpoint -q $trace || mount -t tracefs tracefs $trace
-  echo mono >$trace/trace_clock
-  echo 8192 >$trace/buffer_size_kb
-  for event in "$@"; do
-    echo 1 >"$trace/events/$event/enable"
-  done
-}
-
 # kill_donor I: as a power failure would.
 kill_donor ()
 {
