@@ -1,39 +1,78 @@
 #!/bin/bash
-# The real programs in two machines, over verbs: the network is cut for 5 s
-# under load and restored, and later the donor's machine is lost.  No I/O error,
-# no wrong byte, no I/O longer than the deadline and a second; and the donor is
-# used again once the network is back.
+# Live swap between two machines, over verbs: the network is cut for 5 s and
+# restored, and later the donor's machine is lost.  No program dies, no byte is
+# wrong, no I/O takes longer than the deadline and a second; and the donor is
+# used again once the network is back.  Beside the swap area, in the other
+# half of the device, fio verifies what it writes.
 #
 # Without arguments it runs itself as "borrower" and "donor" in the machines.
 # SLOWDOWN=N: a slow host may take N times as long for an I/O.
 set -eu
 
-build=${O:-build}
-work=/run/test-pair-swap
 donor=10.8.0.2:9400
-cut_s=5
-# deadline=2s, and a second
-limit_ms=$(awk "BEGIN { print int (3000 * ${SLOWDOWN:-1}) }")
+if [ $# = 0 ]; then
+  set -o pipefail
+  test/vm/run-pair --timeout 600 --disk 512M --env O="${O:-build}" \
+    --env SLOWDOWN="${SLOWDOWN:-1}" --a "$0 borrower" \
+    --b "${O:-build}/infiniswap-donor --listen $donor --fabric verbs \
+           --slab-size 16M --memory 384M --headroom 128M" \
+    --control "wait_for a 'ok .* before the cut' 300
+               link b off
+               sleep 5
+               link b on
+               wait_for a 'ok .* after the cut' 120
+               power_off b
+               wait_for a '^(1\.\.|not ok)' 240" | sed -u 's/^a: //'
+  exit
+fi
+# shellcheck source=test/vm/lib.sh
+. test/vm/lib.sh
 
-say () { printf '%s\n' "$*"; }
-field () { "$build/infiniswapctl" status --json $work/state | jq -r "$1"; }
-# shellcheck disable=SC2317
-status_is () { [ "$(field "$1" 2>/dev/null)" = true ]; }
+# deadline=2s, and a second
+limit_ms=$(awk "BEGIN { print int (3000 * $SLOWDOWN) }")
+
+# The kernel's trace of the device: from when an I/O is queued until the request
+# that it has become part of is complete.
+trace=/sys/kernel/tracing
+watch_ios ()
+{
+  mountpoint -q $trace || mount -t tracefs tracefs $trace
+  echo mono >$trace/trace_clock
+  echo 8192 >$trace/buffer_size_kb
+  echo 1 >$trace/events/block/block_bio_queue/enable
+  echo 1 >$trace/events/block/block_rq_complete/enable
+  perl -ne '
+    BEGIN { ($ios, $errors, $worst, $lost) = (0) x 4 }
+    last if /tracing_mark_write: end/;
+    $lost++ if /LOST/;
+    my ($time, $event, $sector, $n, $error) =
+      /([\d.]+): block_(\w+): 43,\d+ .*?(\d+) \+ (\d+) \[(.*)\]$/ or next;
+    if ($event eq "bio_queue") { $since{$sector} = $time; next }
+    $errors++ if $error;
+    for (my $at = $sector; $at < $sector + $n; $at++) {
+      my $since = delete $since{$at} or next;
+      my $ms = int (($time - $since) * 1000);
+      $worst = $ms if $ms > $worst;
+      $ios++;
+    }
+    END { print "$ios $errors $worst $lost ", scalar %since, "\n" }
+    ' $trace/trace_pipe >$work/ios &
+  tracer=$!
+}
+
+# Sets how many I/Os have ended, how many of them with an error, what the
+# longest took, what the trace has lost, and how many I/Os have not ended.
+end_watch ()
+{
+  echo end >$trace/trace_marker
+  wait $tracer
+  read -r ios errors worst_ms lost open <$work/ios
+}
+
 # The log tells of sessions that a look at the status may miss.
 sessions_ended () { grep -c 'session ended' $work/nbdkit.log || :; }
 # shellcheck disable=SC2317
 session_ended_since () { [ "$(sessions_ended)" -gt "$1" ]; }
-
-# Until COMMAND... succeeds.
-await ()
-{
-  local end=$((SECONDS + 120))
-  until "$@"; do
-    [ $SECONDS -lt $end ] || { say "not within 120 s: $*"; exit 1; }
-    kill -0 "$server" $fio || { say "nbdkit or fio ended early"; exit 1; }
-    sleep 0.2
-  done
-}
 
 # What the donor is used for.
 use ()
@@ -42,105 +81,65 @@ use ()
          "\(.counters.pages_read_donors) pages read from donors"'
 }
 
-# Until many more pages than now were read from $1: donors or disk.
+# Until many more pages than now were read from $1, donors or disk, and the
+# program has got on.
 await_reads ()
 {
   local counter=.counters.pages_read_$1
-  await status_is "$counter > $(($(field "$counter") + 200))"
+  await "reads from $1" status_is "$counter > $(($(field "$counter") + 200))"
+  await_progress 2
 }
 
-borrower ()
-{
-  local ended
-  mkdir -p $work
-  server='' fio=''
-  trap 'cat $work/nbd-client.log $work/fio.log; field . || :' EXIT
-  nbdkit -f -U $work/sock "$build/nbdkit-infiniswap-plugin.so" size=128M \
-    slab-size=16M hot-slab=0 deadline=2s fabric=verbs donors=$donor \
-    backing=/mnt/scratch/copy write-behind=16M state=$work/state \
-    2> >(exec tee $work/nbdkit.log) &
-  server=$!
-  await status_is '.donors[0].state == "connected"'
-  nbd-client -unix $work/sock /dev/nbd0 -C 2 -b 4096 >$work/nbd-client.log 2>&1
-  fio --name=pair --filename=/dev/nbd0 --direct=1 --ioengine=libaio \
-    --rw=randrw --bsrange=4k-16k --iodepth=4 --size=128m --time_based \
-    --runtime=600 --verify=crc32c --verify_fatal=1 --verify_backlog=64 \
-    --verify_backlog_batch=64 --serialize_overlap=1 --verify_state_save=0 \
-    --output-format=json --output=$work/fio.json 2>$work/fio.log &
-  fio=$!
+# shellcheck disable=SC2317
+fio_errors () { sed -n '/^{/,$p' $work/fio.json | jq -r '.jobs[0].error'; }
 
-  await status_is '.slabs.mapped == 8'
-  await_reads donors
-  ended=$(sessions_ended)
-  say "used: $(use)"
-  await session_ended_since "$ended"
-  await status_is '.slabs.mapped == 8'
-  await_reads donors
-  ended=$(sessions_ended)
-  say "used again: $(use)"
-  await session_ended_since "$ended"
-  await_reads disk
-  say "lost: $(use)"
-  finish
-}
+start_device size=256M deadline=2s donors=$donor write-behind=16M \
+  backing=/mnt/scratch/copy
+map_all
+half=$((128 << 11))
+addpart $device 1 0 $half
+addpart $device 2 $half $half
+mkswap ${device}p1 >/dev/null
+watch_ios
+swapon ${device}p1
+swap_pattern 32 --size 80M --rounds 1000 --stop-file $work/stop \
+  >$work/pattern.out &
+program=$!
+fio --name=pair --filename=${device}p2 --size=128m --direct=1 \
+  --ioengine=libaio --rw=randrw --bsrange=4k-16k --iodepth=4 --time_based \
+  --runtime=600 --verify=crc32c --verify_fatal=1 --verify_backlog=64 \
+  --verify_backlog_batch=64 --serialize_overlap=1 --verify_state_save=0 \
+  --output-format=json --output=$work/fio.json 2>$work/fio.log &
+fio=$!
 
-finish ()
-{
-  kill -INT "$fio"
-  wait "$fio" || :
-  sed -n '/^{/,$p' $work/fio.json | jq -r '.jobs[0] |
-    "errors: \(.error)", "ios: \(.read.total_ios + .write.total_ios)",
-    "worst: \([.read, .write | .clat_ns.max] | max / 1e6 | floor)"'
-  nbd-client -d /dev/nbd0 >/dev/null
-  kill "$server"
-  wait "$server"
-  trap - EXIT
-  say "stopped"
-}
+await_reads donors
+ended=$(sessions_ended)
+is "the donor is used before the cut: $(use)" true
+await "end of the session" session_ended_since "$ended"
+await_progress 1
+await "all slabs mapped again" status_is '.slabs.mapped == 16'
+await_reads donors
+ended=$(sessions_ended)
+is "the donor is used after the cut: $(use)" true
+await "end of the session" session_ended_since "$ended"
+await_reads disk
+is "all goes on without the donor's machine: $(use)" true
 
-case ${1-} in
-  borrower) borrower; exit ;;
-  donor)
-    exec "$build/infiniswap-donor" --listen $donor --fabric verbs \
-      --slab-size 16M --memory 256M --headroom 256M
-    ;;
-esac
-
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+touch $work/stop
+kill -INT $fio
 status=0
-test/vm/run-pair --timeout 600 --disk 512M --env O="$build" \
-  --a "$0 borrower" --b "$0 donor" \
-  --control "wait_for a '^used:' 300
-             link b off
-             sleep $cut_s
-             link b on
-             wait_for a '^used again:' 120
-             power_off b
-             wait_for a '^stopped' 120" >"$log" 2>&1 || status=$?
-
-value () { sed -n "s/^a: $1: *//p" "$log"; }
-n=0 failed=0
-# is NAME COMMAND...
-is ()
-{
-  local name=$1 not=
-  shift
-  n=$((n + 1))
-  "$@" || { not='not ' failed=1; }
-  echo "${not}ok $n - $name"
-}
-
-errors=$(value errors) worst_ms=$(value worst)
-is "the donor is used before the cut: $(value used)" test -n "$(value used)"
-is "the donor is used again after $cut_s s without network:\
- $(value 'used again')" test -n "$(value 'used again')"
-is "the loss of the donor's machine is noticed: $(value lost)" \
-  test -n "$(value lost)"
-is "no I/O error and no wrong byte in $(value ios) I/Os" test "$errors" = 0
-is "no I/O longer than $limit_ms ms: the worst took ${worst_ms:-?} ms" \
-  test "${worst_ms:-$((limit_ms + 1))}" -le "$limit_ms"
-is "all ended well: status $status" test $status = 0
-[ $failed = 0 ] || sed 's/^/# /' "$log"
-echo "1..$n"
-exit $failed
+wait $fio || status=$?
+is "fio has found no error: $(fio_errors), status $status" \
+  test "$(fio_errors)" = 0
+status=0
+wait $program || status=$?
+is "the program has found no wrong byte: $(tail -n 1 $work/pattern.out), \
+status $status" test $status = 0
+is "swapoff" swapoff ${device}p1
+end_watch
+is "no I/O error in $ios I/Os, $open have not ended, $lost were not seen" \
+  test "$((ios > 0)) $errors $open $lost" = "1 0 0 0"
+is "no I/O longer than $limit_ms ms: the worst took $worst_ms ms" \
+  test "$worst_ms" -le "$limit_ms"
+is "all ends well" stop_all
+done_testing
