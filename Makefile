@@ -35,7 +35,8 @@ say = @printf '  %-5s %s\n' $(1) $(2);
 endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
-  check-fresh check-asan check-tsan check-valgrind chaos chaos-vm install \
+  check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
+  install \
   clean help
 
 all:
@@ -175,6 +176,10 @@ chaos: all $(CHAOS)
 chaos-vm: all $(CHAOS)
 	$(CHAOS_ENV) test/vm/test_chaos.sh
 
+# Figures and plots, in build/bench.
+plot-squeeze: deps all $(TOOLS)
+	test/bench/squeeze
+
 check-fresh:
 	test/fresh
 
@@ -250,6 +255,8 @@ help:
 	@echo 'make check-slow         integration for longer, more in VMs'
 	@echo 'make chaos              a model test while all goes wrong, over tcp:'
 	@echo '                        SECONDS=60 SEED=N (chaos-vm: over verbs)'
+	@echo 'make plot-squeeze       a node needs the memory that its donor lends:'
+	@echo '                        plots it, build/bench/squeeze.svg'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'
