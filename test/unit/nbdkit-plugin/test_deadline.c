@@ -299,9 +299,10 @@ START_TEST (a_buffer_is_not_reused_before_its_completion)
 
   late_status = _i == 0 ? 0 : -ECANCELED;
   get_stuck_and_land_late ();
+  begin ();
   thread_start (&writer, write_3, &fill);
   fake_donor_wait_held (rig.donors[stuck], 1);
-  for (begin (); !writer.finished; )
+  while (!writer.finished)
     use_all_slots ();
   thread_join (&writer);
   ck_assert_int_ge (took_ms (), DEADLINE_MS + 290);
