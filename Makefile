@@ -36,7 +36,7 @@ endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
-  install \
+  bench-memcached install \
   clean help
 
 all:
@@ -180,6 +180,9 @@ chaos-vm: all $(CHAOS)
 plot-squeeze: deps all $(TOOLS)
 	test/bench/squeeze
 
+bench-memcached: deps all $(TOOLS)
+	test/bench/memcached_donor
+
 check-fresh:
 	test/fresh
 
@@ -257,6 +260,7 @@ help:
 	@echo '                        SECONDS=60 SEED=N (chaos-vm: over verbs)'
 	@echo 'make plot-squeeze       a node needs the memory that its donor lends:'
 	@echo '                        plots it, build/bench/squeeze.svg'
+	@echo 'make bench-memcached    what lending costs a memcached of the node'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'
