@@ -119,10 +119,11 @@ client_connect (const char *path)
   return fd;
 }
 
+/* The server may close as soon as it has heard too much. */
 static void
 client_send (int fd, const char *text, size_t len)
 {
-  ck_assert_int_eq (send (fd, text, len, MSG_NOSIGNAL), len);
+  ck_assert_int_ge (send (fd, text, len, MSG_NOSIGNAL), MIN (len, 1026));
 }
 
 /* All up to the end of the connection. */
