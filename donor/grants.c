@@ -269,7 +269,7 @@ new_parked (struct grants *g, const struct message *m)
   p->grants = g;
   p->request = m->id;
   p->slab_index = m->map.slab;
-  p->expires_ns = fabric_now_ns () + g->session.deadline_ns / 2;
+  p->expires_ns = fabric_now_ns () + g->session.patience_ns / 2;
   return p;
 }
 

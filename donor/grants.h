@@ -23,6 +23,7 @@ struct grants_session {
   struct donor_shared *shared;
   struct fabric_domain *domain; /* outlives the grants */
   int64_t deadline_ns;
+  int64_t patience_ns;          /* how long the borrower waits for MAP */
   const char *peer;             /* for the log */
   void *data;
   const char *(*send) (void *data, const struct message *m);

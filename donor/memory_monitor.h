@@ -32,9 +32,10 @@ void memory_monitor_init (struct memory_monitor *m, const char *path,
                           const struct cgroup *cgroup, double smoothing);
 
 /* Take a sample, always after the same time; the first one is also the
- * average.  held_bytes is what the donor itself holds now.  Reads MemTotal and MemAvailable by name.
- * On failure all values stay as they were: -errno of opening or reading
- * a file, -ENOENT for a missing field, -EBADMSG for a malformed one.
+ * average.  held_bytes is what the donor itself holds now.  Reads MemTotal
+ * and MemAvailable by name.  On failure all values stay as they were:
+ * -errno of opening or reading a file, -ENOENT for a missing field,
+ * -EBADMSG for a malformed one.
  */
 int memory_monitor_sample (struct memory_monitor *m, uint64_t held_bytes);
 

@@ -155,6 +155,7 @@ activate (struct session *s, const struct message *m)
       .shared = shared,
       .domain = s->domain,
       .deadline_ns = s->deadline_ns,
+      .patience_ns = theirs_ns,
       .peer = s->peer,
       .data = s,
       .send = send_message,

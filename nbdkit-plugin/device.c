@@ -91,8 +91,10 @@ device_new (const struct device_params *params)
 int
 device_stop (struct device *d)
 {
-  int r = device_flush (d);
+  int r;
 
+  device_save_all (d, INT64_MAX);
+  r = device_flush (d);
   write_behind_stop (d->writers);
   return r;
 }
@@ -194,12 +196,14 @@ device_trim (struct device *d, uint32_t size, uint64_t offset)
 int
 device_flush (struct device *d)
 {
-  int r = slot_pool_flush (d->slots);
-  int r2 = device_settle_zeros (d);
+  int r, r2;
 
+  slot_pool_retry (d->slots);
+  r = slot_pool_flush (d->slots);
+  r2 = device_settle_zeros (d);
   if (r == 0)
     r = r2;
-  r2 = device_save_all (d);
+  r2 = device_save_all (d, fabric_now_ns () + d->params.deadline_ns);
   if (r == 0)
     r = r2;
   r2 = backing_flush (d->params.backing);

@@ -79,10 +79,10 @@ int device_flush (struct device *d);
 
 /* Bring to the local copy what it refused and only a donor has, of one
  * slab or of all: 0 if nothing is left.  Gives a slab up at its first
- * error.
+ * error, and begins nothing after until_ns.
  */
-int device_save (struct device *d, uint64_t slab);
-int device_save_all (struct device *d);
+int device_save (struct device *d, uint64_t slab, int64_t until_ns);
+int device_save_all (struct device *d, int64_t until_ns);
 
 /* Copy what a mapped slab's donor has to `next`, a home which nobody uses
  * yet, and let the slab live there.  Requests go on meanwhile; what they

@@ -8,7 +8,7 @@
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
-enum { READ_TRIES = 3, READ_PAUSE_NS = 200000000 };
+enum { READ_TRIES = 3, READ_PAUSE_NS = 200000000, LATE_MAX_NS = 500000000 };
 
 /* Each reader takes the pages in `todo` (bit i: page i of the span) that
  * its source has, and clears their bits.  A page's newest content is in
@@ -109,19 +109,21 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
   struct flight f = {
     .slab = slab_table_slab_of (d->slabs, span_first_page (s)),
   };
+  bool in_time;
 
   if (*todo == 0 || !wants_donor (d, s, *todo))
     return true;
   f.lane = lane_pool_take (&d->lanes, deadline_ns);
   if (!f.lane)
     return false;
-  if (post_reads (d, s, *todo, &f)) {
+  in_time = flight_has_time (d, deadline_ns);
+  if (in_time && post_reads (d, s, *todo, &f)) {
     flight_land (d, &f, deadline_ns);
     slab_table_unpin (d->slabs, f.slab, &f.home);
     land_reads (d, s, &f, todo);
   }
   lane_pool_put (&d->lanes, f.lane);
-  return true;
+  return in_time;
 }
 
 /* Is the local copy the newest of n pages, and their slab mapped?  If so,
@@ -201,7 +203,7 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   if (r == 0) {
     span_fill (s, page, n, buffer->landing);
     device_count (&d->counters.read_disk, n);
-    if (promote && fabric_now_ns () < deadline_ns &&
+    if (promote && flight_has_time (d, deadline_ns) &&
         page_order_strengthen (&d->order, &claim))
       write_promoted (d, page, n, buffer->landing, deadline_ns);
   }
@@ -209,6 +211,37 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   if (promote)
     page_order_release (&d->order, &claim);
   return r;
+}
+
+/* How many of n pages that were said to be on the local copy are there for
+ * certain: since then they may have got a slot, and even have left it again
+ * for a donor alone.
+ */
+static uint32_t
+count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
+{
+  struct slab_home home;
+  uint32_t clear = slot_pool_clear_run (d->slots, page, n), on_disk;
+  enum page_source source;
+
+  if (clear == 0)
+    return 0;
+  source = slab_table_route (d->slabs, page, clear, use_donor, &on_disk,
+                             &home);
+  if (source == SOURCE_DONOR)
+    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), &home);
+  return source == SOURCE_DISK ? on_disk : 0;
+}
+
+/* How late a read may be that would fail otherwise; guarantee 4 leaves a
+ * second.
+ */
+static int64_t
+late_ns (const struct device *d)
+{
+  const int64_t quarter = d->params.deadline_ns / 4;
+
+  return quarter < LATE_MAX_NS ? quarter : LATE_MAX_NS;
 }
 
 /* Take what is not with a donor (any more).  A page that got a slot since
@@ -237,7 +270,7 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
                         &home);
       continue;
     case SOURCE_DISK:
-      n = slot_pool_clear_run (d->slots, page, n);
+      n = count_on_disk (d, page, n, use_donor);
       if (n == 0) {
         n = 1;
         continue;
@@ -252,7 +285,8 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
       r = -EIO;
       break;
     }
-    *todo &= ~pages_mask (i, n);
+    if (r == 0)
+      *todo &= ~pages_mask (i, n);
   }
   return r;
 }
@@ -261,7 +295,7 @@ int
 device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
 {
   uint32_t todo = pages_mask (0, span_pages (s));
-  bool use_donor = true;
+  bool use_donor = true, last_resort = false;
   int r = 0;
 
   /* Again while a session ended under us, or a slab was mapped. */
@@ -271,6 +305,12 @@ device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
       use_donor = read_from_donor (d, s, &todo, deadline_ns) &&
         fabric_now_ns () < deadline_ns;
     r = read_from_here (d, s, &todo, use_donor, deadline_ns);
+    if (r < 0 && !use_donor && !last_resort) {
+      /* A donor may have it yet: an error is worse than to be late. */
+      last_resort = use_donor = true;
+      deadline_ns = fabric_now_ns () + late_ns (d);
+      r = 0;
+    }
   }
   return r;
 }

@@ -56,27 +56,28 @@ save_claimed (struct device *d, uint64_t slab, uint64_t page, uint64_t n)
 }
 
 int
-device_save (struct device *d, uint64_t slab)
+device_save (struct device *d, uint64_t slab, int64_t until_ns)
 {
   uint64_t page = slab_table_first_page (d->slabs, slab), n;
   int r = 0;
 
   while (r == 0 && (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY,
                                          &page, SPAN_PAGES_MAX)) > 0) {
-    r = save_claimed (d, slab, page, n);
+    r = fabric_now_ns () < until_ns ? save_claimed (d, slab, page, n)
+      : -ETIMEDOUT;
     page += n;
   }
   return r;
 }
 
 int
-device_save_all (struct device *d)
+device_save_all (struct device *d, int64_t until_ns)
 {
   int r = 0;
 
   for (uint64_t i = 0; i < slab_table_slabs (d->slabs) &&
          slab_table_remote_only (d->slabs) > 0; i++) {
-    int r2 = device_save (d, i);
+    int r2 = device_save (d, i, until_ns);
     if (r == 0)
       r = r2;
   }
@@ -174,13 +175,21 @@ static int
 finish_claimed (struct device *d, const struct move *m, uint64_t first,
                 uint64_t end)
 {
+  /* Writers wait for the claim: this time, and that of the last copy, are a
+   * deadline at most.
+   */
+  const int64_t end_ns = half_deadline (d);
+  struct move only = *m, also = *m;
   int r;
 
+  only.until_ns = end_ns;
+  if (also.until_ns > end_ns)
+    also.until_ns = end_ns;
   do {
-    r = copy_claimed (d, m, PAGE_REMOTE_ONLY, first, end);
+    r = copy_claimed (d, &only, PAGE_REMOTE_ONLY, first, end);
     if (r < 0)
       return r;
-    copy_claimed (d, m, PAGE_REMOTE, first, end);
+    copy_claimed (d, &also, PAGE_REMOTE, first, end);
     if (atomic_load (m->next->session_ended))
       return -ECONNRESET;
     r = slab_table_move (d->slabs, m->slab, m->next);
@@ -196,11 +205,7 @@ finish (struct device *d, struct move *m)
   struct page_claim claim;
   int r;
 
-  /* Writers wait for this claim: the time for this, and that of the last
-   * copy, are a deadline at most.
-   */
   page_order_claim (&d->order, &claim, first, n);
-  m->until_ns = half_deadline (d);
   r = finish_claimed (d, m, first, first + n);
   page_order_release (&d->order, &claim);
   return r;

@@ -59,13 +59,15 @@ write_to_donor (struct device *d, const struct span *s,
   };
   int r = -ETIMEDOUT;
 
-  if (fabric_now_ns () >= deadline_ns ||
+  if (!flight_has_time (d, deadline_ns) ||
       !slab_table_pin (d->slabs, f.slab, &f.home))
     return false;
   f.lane = lane_pool_take (&d->lanes, deadline_ns);
   if (f.lane) {
-    post_writes (d, s, slots, &f);
-    r = flight_land (d, &f, deadline_ns);
+    if (flight_has_time (d, deadline_ns)) {
+      post_writes (d, s, slots, &f);
+      r = flight_land (d, &f, deadline_ns);
+    }
     lane_pool_put (&d->lanes, f.lane);
   }
   if (r < 0)

@@ -15,6 +15,12 @@ remote_address (const struct device *d, const struct slab_home *home,
     (page - slab_table_first_page (d->slabs, slab)) * PAGE_SIZE_BYTES;
 }
 
+bool
+flight_has_time (const struct device *d, int64_t deadline_ns)
+{
+  return fabric_now_ns () + d->params.deadline_ns / 8 < deadline_ns;
+}
+
 void
 flight_post (struct device *d, struct flight *f, enum fabric_type type,
              void *local, uint64_t page, uint32_t n)

@@ -17,6 +17,12 @@ struct flight {
   int error;                    /* of posting */
 };
 
+/* Is enough of the request's deadline left to begin one?  A flight that is
+ * late ends its session, which must not happen to a donor that is well
+ * because the request has waited for something else.
+ */
+bool flight_has_time (const struct device *d, int64_t deadline_ns);
+
 /* Post one operation for n adjacent pages, from or to `local` in the
  * device's arena; after a failure no more are posted.
  */

@@ -138,23 +138,30 @@ homes_begin_move (struct homes *h, uint64_t slab, uint64_t request)
 
 void
 homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
-                const struct slab_home *next, bool moved)
+                const struct slab_home *next)
 {
-  const struct home left = h->of[slab];
-
-  assert (left.moving);
-  h->of[slab].moving = false;
-  if (!moved) {
-    homes_give_up (donor, next->grant);
-    drain (h, slab);
-    return;
-  }
+  assert (h->of[slab].moving);
   leave (h, slab);
   h->of[slab] = (struct home) { .donor = donor, .grant = next->grant };
   h->counters.mapped++;
   h->counters.moved++;
   if (donor->state == DONOR_ENDED)
     homes_leave (h, slab, HOME_LOST, 0);
+}
+
+void
+homes_abandon_move (struct homes *h, uint64_t slab, struct donor *donor,
+                    const struct slab_home *next)
+{
+  struct home *home = &h->of[slab];
+
+  assert (home->moving);
+  home->moving = false;
+  homes_give_up (donor, next->grant);
+  if (home->exit == HOME_EVICTED)
+    home->exit = HOME_STAYS;
+  else
+    drain (h, slab);
 }
 
 void

@@ -73,13 +73,16 @@ void homes_leave_all (struct homes *h, struct donor *donor);
 /* The donor is about to be forgotten. */
 void homes_forget (struct homes *h, const struct donor *donor);
 
-/* An evicted slab leaves by device_move, which runs from now until
- * homes_end_move says how it ended.  If it failed the slab leaves as
- * others do.
+/* An evicted slab leaves by device_move, which runs from now until one of
+ * the next two is called.
  */
 void homes_begin_move (struct homes *h, uint64_t slab, uint64_t request);
+/* It lives with this donor now. */
 void homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
-                     const struct slab_home *next, bool moved);
+                     const struct slab_home *next);
+/* It does not; the slab stays, unless its session has ended meanwhile. */
+void homes_abandon_move (struct homes *h, uint64_t slab, struct donor *donor,
+                         const struct slab_home *next);
 
 /* Let go of every home that is not in use any more, with DONE or UNMAP
  * where the session still stands.

@@ -82,8 +82,10 @@ on_placed (void *data, uint64_t slab, struct donor *donor,
   struct mapper *m = data;
 
   m->placings[slab] = NULL;
-  if (rescues_placed (&m->rescues, slab, donor, home))
+  if (rescues_placed (&m->rescues, slab, donor, home)) {
+    mapper_wake (m);            /* it may leave now */
     return;
+  }
   if (home)
     homes_enter (&m->homes, slab, donor, home);
   else
@@ -188,6 +190,8 @@ evict_one (struct mapper *m, struct donor *d, uint64_t grant,
     rescues_evict (&m->rescues, slab, request);
     return;
   }
+  if (rescues_evict_next (&m->rescues, d, grant, request))
+    return;
   for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
     if (m->placings[i] && placing_evicted (m->placings[i], d, grant))
       break;

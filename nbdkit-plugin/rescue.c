@@ -7,7 +7,9 @@ struct rescue {
   const struct donor *donor;    /* who wants this grant back */
   uint64_t grant;
   uint64_t request;             /* the id of EVICT */
+  bool seeking;                 /* for another donor */
   struct donor *next_donor;     /* while the slab moves there */
+  uint64_t next_request;        /* the id of its EVICT, if there was one */
 };
 
 void
@@ -72,8 +74,10 @@ finish (struct rescues *r, uint64_t slab)
 static void
 seek (struct rescues *r, uint64_t slab)
 {
-  if (!is_there_still (r, slab) ||
-      !r->seek (r->data, slab, r->of[slab]->donor))
+  struct rescue *e = r->of[slab];
+
+  e->seeking = is_there_still (r, slab) && r->seek (r->data, slab, e->donor);
+  if (!e->seeking)
     finish (r, slab);
 }
 
@@ -116,8 +120,9 @@ rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
 {
   struct rescue *e = r->of[slab];
 
-  if (!e)
+  if (!e || !e->seeking)
     return false;
+  e->seeking = false;
   if (!home)
     finish (r, slab);
   else if (!is_there_still (r, slab)) {
@@ -126,6 +131,7 @@ rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
   }
   else {
     e->next_donor = donor;
+    e->next_request = 0;
     e->job.move = true;
     e->job.next = *home;
     homes_begin_move (r->homes, slab, e->request);
@@ -149,20 +155,52 @@ saved (struct rescues *r, uint64_t slab)
     saver_ask (r->saver, &e->job);
 }
 
+bool
+rescues_evict_next (struct rescues *r, const struct donor *donor,
+                    uint64_t grant, uint64_t request)
+{
+  for (uint64_t i = 0; i < slab_table_slabs (r->homes->slabs); i++) {
+    struct rescue *e = r->of[i];
+
+    if (e && e->job.move && e->next_donor == donor &&
+        e->job.next.grant == grant) {
+      e->next_request = request;
+      return true;
+    }
+  }
+  return false;
+}
+
+/* One that failed is tried again elsewhere while there is time. */
+static void
+moved (struct rescues *r, uint64_t slab)
+{
+  struct rescue *e = r->of[slab];
+  const uint64_t next_request = e->next_request;
+
+  e->job.move = false;
+  if (e->job.result == 0) {
+    homes_end_move (r->homes, slab, e->next_donor, &e->job.next);
+    forget (r, slab);
+    if (next_request > 0 && r->homes->of[slab].exit == HOME_STAYS)
+      rescues_evict (r, slab, next_request);
+    return;
+  }
+  homes_abandon_move (r->homes, slab, e->next_donor, &e->job.next);
+  if (fabric_now_ns () < e->job.until_ns)
+    seek (r, slab);
+  else
+    finish (r, slab);
+}
+
 void
 rescues_check (struct rescues *r)
 {
   struct saver_job *job;
 
-  while ((job = saver_done (r->saver))) {
-    struct rescue *e = (struct rescue *) job;
-
-    if (job->move) {
-      homes_end_move (r->homes, job->slab, e->next_donor, &job->next,
-                      job->result == 0);
-      forget (r, job->slab);
-    }
+  while ((job = saver_done (r->saver)))
+    if (job->move)
+      moved (r, job->slab);
     else
       saved (r, job->slab);
-  }
 }

@@ -40,6 +40,10 @@ void rescues_free (struct rescues *r);
  */
 void rescues_evict (struct rescues *r, uint64_t slab, uint64_t request);
 
+/* The same for a grant that a slab is moving to; false if none is. */
+bool rescues_evict_next (struct rescues *r, const struct donor *donor,
+                         uint64_t grant, uint64_t request);
+
 /* The saver may have done something. */
 void rescues_check (struct rescues *r);
 

@@ -38,7 +38,7 @@ do_job (struct saver *s, struct saver_job *job)
 {
   job->result = job->move ? device_move (s->device, job->slab, &job->next,
                                          job->until_ns)
-    : device_save (s->device, job->slab);
+    : device_save (s->device, job->slab, job->until_ns);
   pthread_mutex_lock (&s->lock);
   job->link = s->done;
   s->done = job;
@@ -67,7 +67,7 @@ run_saver (void *data)
     if (job)
       do_job (s, job);
     else
-      device_save_all (s->device);
+      device_save_all (s->device, INT64_MAX);
     pthread_mutex_lock (&s->lock);
   }
   pthread_mutex_unlock (&s->lock);

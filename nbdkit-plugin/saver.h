@@ -18,7 +18,7 @@ struct saver_job {
   uint64_t slab;
   bool move;                    /* device_move to `next`, else device_save */
   struct slab_home next;
-  int64_t until_ns;
+  int64_t until_ns;             /* for either */
   int result;                   /* 0 or -errno */
   struct saver_job *link;       /* private */
 };

@@ -20,6 +20,7 @@ struct session {
   struct fabric_channel *channel;
   GSource *channel_source, *timer;
   uint64_t next_id;
+  GQueue unsent;                /* GBytes; the channel is full */
   int64_t last_heard_ns, last_sent_ns, welcomed_ns;
   bool welcomed, refused;
   struct fabric_preface preface; /* of its lanes */
@@ -121,6 +122,28 @@ end_for_lane (struct session *s, int error)
   end_because (s, error, reason);
 }
 
+/* Send what had no room before, as far as there is room now. */
+static void
+send_unsent (struct session *s)
+{
+  GBytes *bytes;
+
+  while (!atomic_load (&s->ended) && (bytes = g_queue_peek_head (&s->unsent))) {
+    int r = fabric_channel_send (s->channel, g_bytes_get_data (bytes, NULL),
+                                 g_bytes_get_size (bytes));
+
+    if (r == -ENOBUFS)
+      return;
+    if (r < 0)
+      session_end (s, r);
+    g_bytes_unref (g_queue_pop_head (&s->unsent));
+    s->last_sent_ns = fabric_now_ns ();
+  }
+}
+
+/* Many slabs may have something to say at once, and the channel's room is
+ * bounded: so what has none waits here.
+ */
 void
 session_answer (struct session *s, const struct message *m)
 {
@@ -131,10 +154,10 @@ session_answer (struct session *s, const struct message *m)
     return;
   r = message_encode (m, buf, sizeof buf);
   if (r > 0)
-    r = fabric_channel_send (s->channel, buf, r);
-  if (r < 0)
+    g_queue_push_tail (&s->unsent, g_bytes_new (buf, r));
+  else
     session_end (s, r);
-  s->last_sent_ns = fabric_now_ns ();
+  send_unsent (s);
 }
 
 uint64_t
@@ -246,6 +269,7 @@ receive_all (struct session *s)
                    "the donor speaks another protocol version" :
                    "the donor sent a malformed message");
   }
+  send_unsent (s);
 }
 
 static gboolean
@@ -353,6 +377,7 @@ session_free (struct session *s)
   }
   if (s->channel)
     fabric_channel_close (s->channel);
+  g_queue_clear_full (&s->unsent, (GDestroyNotify) g_bytes_unref);
   g_free (s->queues);
   g_free (s->queue_sources);
   g_free (s);

@@ -509,27 +509,6 @@ oldest_epoch (const struct slot_pool *p)
   return p->epoch;
 }
 
-int
-slot_pool_flush (struct slot_pool *p)
-{
-  uint32_t mine;
-  int r;
-
-  pthread_mutex_lock (&p->lock);
-  mine = p->epoch;
-  /* The ring has room for a new epoch unless the oldest is EPOCHS - 1
-   * behind; then this flush waits for later writes as well.
-   */
-  if (p->epoch - oldest_epoch (p) < EPOCHS - 1)
-    p->epoch++;
-  while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
-         (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
-    pthread_cond_wait (&p->drained, &p->lock);
-  r = p->failed > 0 ? -EIO : 0;
-  pthread_mutex_unlock (&p->lock);
-  return r;
-}
-
 /* The slot of a page if it can be written now, to extend a run. */
 static uint32_t
 queued_slot (struct slot_pool *p, uint64_t page)
@@ -566,10 +545,8 @@ is_retry_time (const struct slot_pool *p)
 }
 
 static void
-retry_failed (struct slot_pool *p)
+requeue_failed (struct slot_pool *p)
 {
-  if (!is_retry_time (p))
-    return;
   set_retry_time (p);
   for (uint32_t i = 0; i < p->n; i++)
     if (p->slots[i].state == SLOT_FAILED) {
@@ -577,6 +554,43 @@ retry_failed (struct slot_pool *p)
       p->pending[p->epoch % EPOCHS]++;
       queue_append (p, &p->normal, i);
     }
+}
+
+static void
+retry_failed (struct slot_pool *p)
+{
+  if (is_retry_time (p))
+    requeue_failed (p);
+}
+
+int
+slot_pool_flush (struct slot_pool *p)
+{
+  uint32_t mine;
+  int r;
+
+  pthread_mutex_lock (&p->lock);
+  mine = p->epoch;
+  /* The ring has room for a new epoch unless the oldest is EPOCHS - 1
+   * behind; then this flush waits for later writes as well.
+   */
+  if (p->epoch - oldest_epoch (p) < EPOCHS - 1)
+    p->epoch++;
+  while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
+         (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
+    pthread_cond_wait (&p->drained, &p->lock);
+  r = p->failed > 0 ? -EIO : 0;
+  pthread_mutex_unlock (&p->lock);
+  return r;
+}
+
+void
+slot_pool_retry (struct slot_pool *p)
+{
+  pthread_mutex_lock (&p->lock);
+  if (p->failed > 0 && !p->stopped)
+    requeue_failed (p);
+  pthread_mutex_unlock (&p->lock);
 }
 
 static void

@@ -102,6 +102,11 @@ void slot_pool_drop (struct slot_pool *p, uint64_t first, uint64_t n);
 uint64_t slot_pool_clear_run (struct slot_pool *p, uint64_t first,
                               uint64_t n);
 
+/* Have slots that could not be written tried again now, not only when a
+ * second has passed.
+ */
+void slot_pool_retry (struct slot_pool *p);
+
 /* Wait until everything committed or dropped before the call has left the
  * pool for the local copy (a superseded slot: its successor).  -EIO if
  * some of it could not be written.

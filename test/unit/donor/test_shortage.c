@@ -62,7 +62,7 @@ START_TEST (nothing_ready_in_time_is_refused)
   struct donor d;
   struct peer p;
   struct message m = { .type = MESSAGE_MAP };
-  const int64_t half_ns = 1500000000;
+  const int64_t half_ns = 1000000000; /* of what the borrower waits */
   int64_t began_ns, took_ns;
 
   behave (HANG);

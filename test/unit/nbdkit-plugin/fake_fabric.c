@@ -12,7 +12,7 @@
 enum { PATIENCE_S = 60 };
 
 struct fake fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .next_id = 1 };
-static bool have_verbs, no_memory;
+static bool have_verbs, no_memory, channels_full;
 
 void
 fake_kick (int fd)
@@ -179,6 +179,8 @@ channel_send (struct fabric_channel *channel, const void *buf, size_t len)
   must (message_decode (buf, len, &m) == 0);
   pthread_mutex_lock (&fake.lock);
   r = c->error;
+  if (r == 0 && channels_full)
+    r = -ENOBUFS;
   if (r == 0)
     fake_donor_hear (c->session, &m);
   pthread_mutex_unlock (&fake.lock);
@@ -297,7 +299,7 @@ fake_fabric_start (void)
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&fake.changed, &attr);
   pthread_condattr_destroy (&attr);
-  have_verbs = no_memory = false;
+  have_verbs = no_memory = channels_full = false;
   fake_engine_start ();
 }
 
@@ -313,6 +315,14 @@ fake_fabric_stop (void)
     }
   ck_assert_uint_eq (fake.objects, 0);
   ck_assert_uint_eq (fake.broken_promises, 0);
+}
+
+void
+fake_fabric_full (bool full)
+{
+  pthread_mutex_lock (&fake.lock);
+  channels_full = full;
+  pthread_mutex_unlock (&fake.lock);
 }
 
 void

@@ -36,6 +36,9 @@ void fake_fabric_have_verbs (bool have);
 /* Memory cannot be registered. */
 void fake_fabric_no_memory (bool none);
 
+/* No channel has room for a message. */
+void fake_fabric_full (bool full);
+
 /* How long queue_settle takes: the fabric holds on to its operations. */
 void fake_fabric_slow_settle (int64_t ns);
 

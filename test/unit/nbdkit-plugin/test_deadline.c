@@ -127,6 +127,32 @@ START_TEST (a_write_to_a_stuck_donor_ends_in_time)
 }
 END_TEST
 
+/* What is left of the deadline after the first slab is too little to ask
+ * the donor of the next one, which would lose its session for it.
+ */
+START_TEST (a_stuck_donor_costs_no_other_its_session)
+{
+  struct fake_donor *well = rig.donors[!stuck];
+  const unsigned sessions = fake_donor_heard (well, MESSAGE_HELLO);
+  const unsigned posted = fake_donor_posted (well);
+  char got[2 * PAGE], want[2 * PAGE];
+
+  memset (want, 'a', sizeof want);
+  rig_write (&rig, SLAB - 1, 'a');
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  get_stuck ();
+  begin ();
+  ck_assert_int_eq (device_read (rig.device, got, sizeof got,
+                                 MIB - PAGE), 0);
+  assert_in_time ("read over two donors");
+  ck_assert_mem_eq (got, want, sizeof got);
+  ck_assert_uint_eq (fake_donor_posted (well), posted);
+  rig_expect (&rig, SLAB, 'a');
+  ck_assert_uint_eq (fake_donor_posted (well), posted + 1);
+  ck_assert_uint_eq (fake_donor_heard (well, MESSAGE_HELLO), sessions);
+}
+END_TEST
+
 START_TEST (a_long_request_has_one_deadline)
 {
   static char buf[MIB];
@@ -406,6 +432,7 @@ main (void)
   tcase_add_checked_fixture (c, setup, teardown);
   tcase_add_test (c, a_read_from_a_stuck_donor_ends_in_time);
   tcase_add_test (c, a_write_to_a_stuck_donor_ends_in_time);
+  tcase_add_test (c, a_stuck_donor_costs_no_other_its_session);
   tcase_add_test (c, a_long_request_has_one_deadline);
   tcase_add_test (c, a_merge_with_a_stuck_donor_ends_in_time);
   tcase_add_test (c, other_donors_go_on);

@@ -218,6 +218,27 @@ START_TEST (a_slab_whose_lanes_do_not_stand_yet_looks_elsewhere)
 }
 END_TEST
 
+START_TEST (a_channel_that_is_full_is_waited_for)
+{
+  struct slab_home home;
+
+  params.deadline_ns = 2000 * MS;
+  start (1);
+  rig_write (&rig, 0, 'a');
+  home = rig_wait_mapped (&rig, 0);
+  fake_fabric_full (true);
+  say (MESSAGE_EVICT, home.grant);
+  rig_wait_unmapped (&rig, 0);
+  usleep (50000);
+  fake_fabric_full (false);
+  fake_donor_wait_heard (rig.donors[0], MESSAGE_DONE, 1);
+  ck_assert_uint_eq (fake_donor_heard (rig.donors[0], MESSAGE_HELLO), 1);
+  wait_moved (0, home.grant);
+  rig_expect (&rig, 0, 'a');
+  stop ();
+}
+END_TEST
+
 START_TEST (activity_is_told)
 {
   struct message question = {
@@ -299,6 +320,7 @@ main (void)
   tcase_add_test (c, done_waits_for_what_is_in_flight);
   tcase_add_test (c, a_session_that_ends_during_an_eviction);
   tcase_add_test (c, a_slab_whose_lanes_do_not_stand_yet_looks_elsewhere);
+  tcase_add_test (c, a_channel_that_is_full_is_waited_for);
   tcase_add_test (c, activity_is_told);
   tcase_add_test (c, a_cold_slab_is_given_back_and_comes_again);
   tcase_add_test (c, a_slab_that_is_discarded_is_given_back);

@@ -199,6 +199,80 @@ START_TEST (what_nobody_takes_is_lost_and_the_rest_is_served)
 }
 END_TEST
 
+/* The slab finds a new home while its rescue from the old one still waits
+ * for that of another slab.
+ */
+START_TEST (a_rescue_that_waits_outlives_its_slabs_home)
+{
+  struct message m = {
+    .type = MESSAGE_EVICT, .id = EVICT, .grants = { .count = 2 },
+  };
+  const uint64_t second = MIB / PAGE;
+
+  start (1);
+  rig_write (&rig, second, 'c');
+  while (slab_table_remote_only (rig.device->slabs) < 2)
+    usleep (500);
+  m.grants.grants[0] = rig_wait_mapped (&rig, 1).grant;
+  m.grants.grants[1] = home.grant;
+  fake_disk_fail (MIB, 2 * MIB, false);
+  rig_write (&rig, second, 'c');
+  while (slab_table_remote_only (rig.device->slabs) < 3)
+    usleep (500);
+  fake_disk_mend ();
+  fake_disk_hold_writes (MIB, 2 * MIB);
+  fake_donor_say (rig.donors[0], &m);
+  fake_disk_wait_held (1);
+  fake_donor_end_sessions (rig.donors[0]);
+  rig_wait_unmapped (&rig, 0);
+  rig_write (&rig, 2, 'd');
+  rig_write (&rig, 3, 'd');
+  rig_wait_mapped (&rig, 0);
+  fake_disk_pass ();
+  usleep (50000);
+  rig_wait_mapped (&rig, 0);
+  rig_expect (&rig, 2, 'd');
+  rig_write (&rig, second, 'e');
+  stop (0);
+}
+END_TEST
+
+static struct fake_fate
+hold (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  (void) op;
+  return (struct fake_fate) { .delay_ns = FAKE_HELD };
+}
+
+START_TEST (a_next_home_that_is_evicted_too_is_left_again)
+{
+  struct message m = {
+    .type = MESSAGE_EVICT, .id = EVICT, .grants = { .count = 1 },
+  };
+
+  start (3);
+  m.grants.grants[0] = home.grant;
+  fake_donor_decide (rig.donors[1], hold, NULL);
+  lend (1, 1);
+  fake_donor_say (rig.donors[0], &m);
+  fake_donor_wait_held (rig.donors[1], 1);
+  m.grants.grants[0] = fake_donor_newest_grant (rig.donors[1]);
+  fake_donor_say (rig.donors[1], &m);
+  usleep (50000);
+  ck_assert_uint_eq (fake_donor_heard (rig.donors[1], MESSAGE_DONE), 0);
+  lend (0, 0);
+  lend (2, 1);
+  fake_donor_decide (rig.donors[1], NULL, NULL);
+  fake_donor_release (rig.donors[1], false);
+  fake_donor_wait_heard (rig.donors[1], MESSAGE_DONE, 1);
+  expect_all ();
+  ck_assert_uint_eq (fake_donor_lent (rig.donors[2]), 1);
+  fake_disk_mend ();
+  stop (0);
+}
+END_TEST
+
 static struct fake_fate
 refuse_writes (void *data, const struct fabric_op *op)
 {
@@ -208,10 +282,27 @@ refuse_writes (void *data, const struct fabric_op *op)
   };
 }
 
+START_TEST (after_a_donor_that_fails_another_is_tried)
+{
+  start (3);
+  fake_donor_decide (rig.donors[1], refuse_writes, NULL);
+  fake_donor_decide (rig.donors[2], refuse_writes, NULL);
+  lend (1, 1);
+  lend (2, 1);
+  fake_donor_decide (rig.donors[2], NULL, NULL);
+  evict ();
+  expect_all ();
+  ck_assert_uint_eq (fake_donor_lent (rig.donors[2]), 1);
+  fake_disk_mend ();
+  stop (0);
+}
+END_TEST
+
 START_TEST (a_donor_lost_while_a_slab_moves_there)
 {
   start (2);
   fake_donor_decide (rig.donors[1], refuse_writes, NULL);
+  lend (0, 0);
   lend (1, 1);
   evict ();
   ck_assert_int_eq (try_read (2), -EIO);
@@ -224,14 +315,6 @@ START_TEST (a_donor_lost_while_a_slab_moves_there)
   stop (0);
 }
 END_TEST
-
-static struct fake_fate
-hold (void *data, const struct fabric_op *op)
-{
-  (void) data;
-  (void) op;
-  return (struct fake_fate) { .delay_ns = FAKE_HELD };
-}
 
 static void
 write_and_read (void *data)
@@ -282,6 +365,9 @@ main (void)
   tcase_add_test (c, an_evicted_slab_moves_while_the_disk_fails);
   tcase_add_test (c, a_slab_that_the_disk_has_moves_too_while_it_fails);
   tcase_add_test (c, what_nobody_takes_is_lost_and_the_rest_is_served);
+  tcase_add_test (c, a_rescue_that_waits_outlives_its_slabs_home);
+  tcase_add_test (c, a_next_home_that_is_evicted_too_is_left_again);
+  tcase_add_test (c, after_a_donor_that_fails_another_is_tried);
   tcase_add_test (c, a_donor_lost_while_a_slab_moves_there);
   tcase_add_test (c, a_write_waits_while_its_slab_moves);
   return suite_run ("rescue", c);
