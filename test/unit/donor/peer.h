@@ -37,8 +37,9 @@ struct donor {
 const struct fabric_ops *peer_fabric (void);
 
 /* Start a donor on a free port of that fabric (of 127.0.0.1, or of
- * FABRIC_ADDRESS), with slabs of SLAB_BYTES, memory of a made-up node (donor_set_node) and these
- * options, which may override that; NULL behind the last.
+ * FABRIC_ADDRESS), with slabs of SLAB_BYTES, the memory of a made-up node
+ * (donor_set_node) and these options, which may override that; NULL behind
+ * the last.
  */
 void donor_start (struct donor *d, ...)
   G_GNUC_NULL_TERMINATED;
