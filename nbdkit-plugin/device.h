@@ -78,8 +78,8 @@ int device_trim (struct device *d, uint32_t count, uint64_t offset);
 int device_flush (struct device *d);
 
 /* Bring to the local copy what it refused and only a donor has, of one
- * slab or of all: 0 if nothing is left.  Gives a slab up at its first
- * error, and begins nothing after until_ns.
+ * slab or of all: 0 if nothing is left.  Passes over single pages that the
+ * local copy refuses, and begins nothing after until_ns.
  */
 int device_save (struct device *d, uint64_t slab, int64_t until_ns);
 int device_save_all (struct device *d, int64_t until_ns);

@@ -8,6 +8,8 @@
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
+enum { BAD_PAGES_MAX = 8 };
+
 static int64_t
 half_deadline (const struct device *d)
 {
@@ -36,38 +38,71 @@ save_run (struct device *d, uint64_t page, uint32_t n)
   return r;
 }
 
+/* How saving a slab has gone so far. */
+struct saving {
+  int error;                    /* the first; or 0 */
+  unsigned bad;                 /* pages in a row that were not saved */
+};
+
+static void
+note_saved (struct saving *s, int r)
+{
+  s->bad = r < 0 ? s->bad + 1 : 0;
+  if (s->error == 0)
+    s->error = r;
+}
+
+/* One bad page does not keep its neighbours from being saved; many in a
+ * row mean that the disk as a whole fails.
+ */
+static void
+save_pages (struct device *d, struct saving *s, uint64_t page, uint32_t n)
+{
+  int r = save_run (d, page, n);
+
+  if (r == 0 || n == 1) {
+    note_saved (s, r);
+    return;
+  }
+  for (uint32_t i = 0; i < n && s->bad < BAD_PAGES_MAX; i++)
+    note_saved (s, save_run (d, page + i, 1));
+}
+
 /* The same for those of n pages that are so still. */
-static int
-save_claimed (struct device *d, uint64_t slab, uint64_t page, uint64_t n)
+static void
+save_claimed (struct device *d, struct saving *s, uint64_t slab,
+              uint64_t page, uint64_t n)
 {
   const uint64_t end = page + n;
   struct page_claim claim;
-  int r = 0;
 
   page_order_claim (&d->order, &claim, page, n);
-  while (r == 0 && page < end &&
+  while (s->bad < BAD_PAGES_MAX && page < end &&
          (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
                                end - page)) > 0 && page < end) {
-    r = save_run (d, page, n < end - page ? n : end - page);
+    if (n > end - page)
+      n = end - page;
+    save_pages (d, s, page, n);
     page += n;
   }
   page_order_release (&d->order, &claim);
-  return r;
 }
 
 int
 device_save (struct device *d, uint64_t slab, int64_t until_ns)
 {
   uint64_t page = slab_table_first_page (d->slabs, slab), n;
-  int r = 0;
+  struct saving s = { .error = 0 };
 
-  while (r == 0 && (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY,
-                                         &page, SPAN_PAGES_MAX)) > 0) {
-    r = fabric_now_ns () < until_ns ? save_claimed (d, slab, page, n)
-      : -ETIMEDOUT;
+  while (s.bad < BAD_PAGES_MAX &&
+         (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
+                               SPAN_PAGES_MAX)) > 0) {
+    if (fabric_now_ns () >= until_ns)
+      return -ETIMEDOUT;
+    save_claimed (d, &s, slab, page, n);
     page += n;
   }
-  return r;
+  return s.error;
 }
 
 int

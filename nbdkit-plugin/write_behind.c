@@ -13,6 +13,7 @@ enum {
   THREADS = 4,                  /* writes in flight: a disk needs a few */
   RUN_MAX = 64,                 /* pages in one write */
   TRIES = 3,
+  BAD_PAGES_MAX = 8,            /* in a row: then it is the disk as a whole */
   STACK_BYTES = 64 << 10,       /* locked memory, so small */
 };
 
@@ -48,12 +49,37 @@ write_run (struct write_behind *w, const uint32_t *slots, uint32_t n,
            uint64_t first)
 {
   struct iovec iov[RUN_MAX];
-  int r = -EIO;
 
-  for (int try = 0; try < TRIES && r < 0; try++)
-    r = backing_write (w->backing, iov, gather (w->pool, slots, n, iov),
-                       first * PAGE_SIZE_BYTES);
-  return r;
+  return backing_write (w->backing, iov, gather (w->pool, slots, n, iov),
+                        first * PAGE_SIZE_BYTES);
+}
+
+static void
+note_written (struct write_behind *w, const uint32_t *slots, uint32_t n,
+              int error)
+{
+  if (error < 0)
+    atomic_fetch_add (&w->errors, 1);
+  slot_pool_written (w->pool, slots, n, error);
+}
+
+/* The run has failed with this error: one bad page must not keep its
+ * neighbours off the local copy.
+ */
+static void
+write_pages (struct write_behind *w, const uint32_t *slots, uint32_t n,
+             uint64_t first, int error)
+{
+  uint32_t i, bad = 0;
+
+  for (i = 0; i < n && bad < BAD_PAGES_MAX; i++) {
+    int r = write_run (w, slots + i, 1, first + i);
+
+    bad = r < 0 ? bad + 1 : 0;
+    note_written (w, slots + i, 1, r);
+  }
+  if (i < n)
+    note_written (w, slots + i, n - i, error);
 }
 
 static void *
@@ -64,11 +90,14 @@ run_writer (void *data)
   uint64_t first;
 
   while ((n = slot_pool_next (w->pool, RUN_MAX, slots, &first)) > 0) {
-    int r = write_run (w, slots, n, first);
+    int r = -EIO;
 
-    if (r < 0)
-      atomic_fetch_add (&w->errors, 1);
-    slot_pool_written (w->pool, slots, n, r);
+    for (int try = 0; try < TRIES && r < 0; try++)
+      r = write_run (w, slots, n, first);
+    if (r < 0 && n > 1)
+      write_pages (w, slots, n, first, r);
+    else
+      note_written (w, slots, n, r);
   }
   return NULL;
 }

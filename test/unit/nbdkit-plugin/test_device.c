@@ -288,6 +288,23 @@ START_TEST (a_page_the_disk_refuses_is_served_by_its_donor)
 }
 END_TEST
 
+/* The pages go to the disk in one write. */
+START_TEST (a_bad_page_does_not_keep_its_neighbours_off_the_disk)
+{
+  char buf[4 * PAGE];
+
+  start_alone ();
+  memset (buf, 'a', sizeof buf);
+  fake_disk_fail (PAGE, 2 * PAGE, false);
+  ck_assert_int_eq (device_write (rig.device, buf, sizeof buf, 0), -EIO);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, 2 * PAGE), 'a');
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE), 'a');
+  fake_disk_mend ();
+  stop ();
+}
+END_TEST
+
 START_TEST (a_page_lost_with_its_donor_is_an_error_until_rewritten)
 {
   start ();
@@ -514,6 +531,7 @@ main (void)
   tcase_add_test (c, a_stop_leaves_everything_in_the_local_copy);
   tcase_add_test (c, a_failing_disk_fails_writes_of_unmapped_pages);
   tcase_add_test (c, a_page_the_disk_refuses_is_served_by_its_donor);
+  tcase_add_test (c, a_bad_page_does_not_keep_its_neighbours_off_the_disk);
   tcase_add_test (c, a_page_lost_with_its_donor_is_an_error_until_rewritten);
   tcase_add_test (c, a_failed_write_does_not_bring_back_what_was_zeroed);
   tcase_add_test (c, a_slot_the_disk_refuses_outlives_the_donor);

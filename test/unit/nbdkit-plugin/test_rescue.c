@@ -117,6 +117,20 @@ START_TEST (a_flush_saves_what_was_refused)
 }
 END_TEST
 
+/* Page 2 stays bad, its neighbour does not. */
+START_TEST (a_bad_page_does_not_keep_others_from_being_saved)
+{
+  start (1);
+  fake_disk_fail (2 * PAGE, 3 * PAGE, false);
+  ck_assert_int_eq (device_flush (rig.device), -EIO);
+  ck_assert_int_eq (rig_disk_byte (&rig, 3 * PAGE), 'b');
+  ck_assert_uint_eq (slab_table_remote_only (rig.device->slabs), 1);
+  expect_all ();
+  fake_disk_mend ();
+  stop (0);
+}
+END_TEST
+
 START_TEST (a_stop_saves_what_was_refused)
 {
   start (1);
@@ -360,6 +374,7 @@ main (void)
 
   tcase_add_test (c, a_disk_that_works_again_gets_what_it_refused);
   tcase_add_test (c, a_flush_saves_what_was_refused);
+  tcase_add_test (c, a_bad_page_does_not_keep_others_from_being_saved);
   tcase_add_test (c, a_stop_saves_what_was_refused);
   tcase_add_test (c, an_evicted_slab_is_saved_to_a_disk_that_works_again);
   tcase_add_test (c, an_evicted_slab_moves_while_the_disk_fails);
