@@ -1,8 +1,8 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "conf/log.h"
 #include "donor/evictor.h"
-#include "donor/log.h"
 #include "donor/session.h"
 #include "donor/wake.h"
 #include "fabric/fabric.h"
@@ -301,9 +301,9 @@ say_evicting (const struct evictor *e, size_t slabs)
 
   lender_get_memory (e->shared->lender, &memory);
   if (slabs > 0)
-    donor_log ("evicting %zu of %llu slab%s lent", slabs,
-               (unsigned long long) memory.slabs_lent,
-               memory.slabs_lent == 1 ? "" : "s");
+    log_notice ("evicting %zu of %llu slab%s lent", slabs,
+                (unsigned long long) memory.slabs_lent,
+                memory.slabs_lent == 1 ? "" : "s");
 }
 
 static void

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "conf/log.h"
 #include "conf/units.h"
 #include "donor/evictions.h"
 #include "donor/evictor.h"
 #include "donor/grants.h"
-#include "donor/log.h"
 
 enum { PARKED_MAX = 64 };
 
@@ -199,6 +199,14 @@ send_grant (struct grants *g, uint64_t request, const struct grant *grant)
   return send_message (g, &m);
 }
 
+static void
+say (const struct grants *g, const struct grant *grant, const char *what)
+{
+  log_limited (LOG_LEVEL_INFO, "peer %s: slab %llu %s (grant %llu)",
+               g->session.peer, (unsigned long long) grant->slab_index, what,
+               (unsigned long long) grant->id);
+}
+
 static const char *
 grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
             struct slab *slab)
@@ -215,7 +223,8 @@ grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
     snprintf (reason, sizeof reason, "cannot register the slab: %s%s",
               strerror (-r), r == -ENOMEM ?
               " (the locked memory limit, ulimit -l, may be too low)" : "");
-    donor_log ("peer %s: MAP refused: %s", g->session.peer, reason);
+    log_limited (LOG_LEVEL_WARNING, "peer %s: slab %llu refused: %s",
+                 g->session.peer, (unsigned long long) slab_index, reason);
     return refuse (g, request, reason);
   }
   grant = g_new (struct grant, 1);
@@ -227,6 +236,7 @@ grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
   };
   g_hash_table_insert (g->by_id, &grant->id, grant);
   g_hash_table_insert (g->by_slab, &grant->slab_index, grant);
+  say (g, grant, "lent");
   return send_grant (g, request, grant);
 }
 
@@ -343,6 +353,7 @@ finish (struct grants *g, struct grant *grant)
   g_hash_table_remove (g->by_slab, &grant->slab_index);
   lender_give_back (g->shared->lender, grant->slab, false);
   count_end (g, grant);
+  say (g, grant, grant->evicted ? "evicted" : "given back");
   g_free (grant);
   evictor_wake (g->shared->evictor);
   if (!unmapped)
@@ -407,6 +418,7 @@ grants_evict (struct grants *g, uint64_t id)
   evictions_add (&g->evictions, &grant->eviction,
                  fabric_now_ns () + g->session.deadline_ns);
   g->shared->counters.evictions_asked++;
+  say (g, grant, "asked for");
 }
 
 /* An UNMAP that crossed EVICT may have ended the grant already, and a

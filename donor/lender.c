@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conf/log.h"
 #include "conf/units.h"
 #include "donor/cgroup.h"
 #include "donor/lender.h"
-#include "donor/log.h"
 #include "donor/memory_monitor.h"
 #include "donor/pressure.h"
 #include "donor/wake.h"
@@ -93,17 +93,17 @@ say_shortage (struct lender *l, const struct slab_pool_state *st)
 
   if (st->lock_error && !l->said_unlocked) {
     l->said_unlocked = true;
-    donor_log ("slabs are lent unlocked: %s (raise the locked memory limit, "
-               "ulimit -l)", strerror (-st->lock_error));
+    log_warning ("slabs are lent unlocked: %s (raise the locked memory "
+                 "limit, ulimit -l)", strerror (-st->lock_error));
   }
   if (l->said_short || st->busy
       || st->lent + st->ready >= l->config->ready)
     return;
   l->said_short = true;
   explain_shortage (l, st, reason, sizeof reason);
-  donor_log ("%llu of %llu slabs are ready: %s",
-             (unsigned long long) st->ready,
-             (unsigned long long) l->config->ready, reason);
+  log_notice ("%llu of %llu slabs are ready: %s",
+              (unsigned long long) st->ready,
+              (unsigned long long) l->config->ready, reason);
 }
 
 static struct lender_wait *
@@ -237,7 +237,7 @@ watch_pressure (struct lender *l, GMainContext *context)
   const int r = pressure_new (path, context, stalled, l, &l->pressure);
 
   if (r < 0 && r != -ENOENT && r != -EOPNOTSUPP)
-    donor_log ("memory stalls are not watched: %s: %s", path, strerror (-r));
+    log_warning ("memory stalls are not watched: %s: %s", path, strerror (-r));
 }
 
 static gboolean
@@ -248,8 +248,8 @@ tick (gpointer data)
 
   if (r < 0 && !l->said_no_sample) {
     l->said_no_sample = true;
-    donor_log ("cannot read %s or the cgroup's limits, keeping the last "
-               "figures: %s", l->config->meminfo_path, strerror (-r));
+    log_warning ("cannot read %s or the cgroup's limits, keeping the last "
+                 "figures: %s", l->config->meminfo_path, strerror (-r));
   }
   wake_at (l->tick_source, fabric_now_ns () + second_ns / SAMPLES_A_SECOND);
   keep_within_limit (l);

@@ -8,9 +8,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "conf/log.h"
 #include "conf/memory_lock.h"
 #include "donor/config.h"
-#include "donor/log.h"
 #include "donor/server.h"
 #include "donor/wake.h"
 
@@ -65,7 +65,7 @@ caught (gpointer data)
   if (read (p->signals_fd, &info, sizeof info) != sizeof info)
     return G_SOURCE_CONTINUE;
   if (p->stopping) {
-    donor_log ("stopping at once: another signal has come");
+    log_notice ("stopping at once: another signal has come");
     quit (p->loop);
   }
   else {
@@ -82,8 +82,10 @@ lock_memory (const struct donor_config *config,
   const bool ok = memory_lock (config->lock, false, result);
   g_autofree char *why = memory_lock_explain (result);
 
-  if (why)
-    donor_log ("%s", why);
+  if (why && ok)
+    log_warning ("%s", why);
+  else if (why)
+    log_error ("%s", why);
   return ok;
 }
 
@@ -98,14 +100,14 @@ serve (const struct donor_config *config,
 
   p.server = server_new (config, lock, NULL, &error);
   if (p.server == NULL) {
-    donor_log ("%s", error);
+    log_error ("%s", error);
     return false;
   }
   signals = wake_new (NULL, signals_fd, caught, &p);
   g_main_loop_run (loop);
   wake_free (signals);
   server_free (p.server);
-  donor_log ("stopped");
+  log_notice ("stopped");
   return true;
 }
 
@@ -119,7 +121,7 @@ run (const struct donor_config *config)
   raise_descriptor_limit ();
   fd = catch_signals ();
   if (fd == -1) {
-    donor_log ("cannot catch signals: %s", strerror (errno));
+    log_error ("cannot catch signals: %s", strerror (errno));
     return EXIT_FAILURE;
   }
   ok = lock_memory (config, &lock) && serve (config, &lock, fd);
@@ -136,9 +138,10 @@ main (int argc, char *argv[])
 
   (void) argc;
   g_set_prgname ("infiniswap-donor");
+  log_start ("infiniswap-donor");
   r = donor_config_parse (argv, &config, &text);
   if (r < 0) {
-    donor_log ("%s", text);
+    log_error ("%s", text);
     return EXIT_FAILURE;
   }
   if (r > 0) {

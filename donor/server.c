@@ -5,12 +5,12 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "conf/log.h"
 #include "conf/state_socket.h"
 #include "conf/units.h"
 #include "donor/demand.h"
 #include "donor/evictor.h"
 #include "donor/lender.h"
-#include "donor/log.h"
 #include "donor/server.h"
 #include "donor/session.h"
 #include "donor/status.h"
@@ -202,8 +202,9 @@ accept_lane (struct server *server, struct fabric_request *request)
   s = find_active (server, has_id, &preface->session, &info);
   if (s == NULL || !tokens_equal (info.token, preface->token)
       || info.fabric != request->ops) {
-    donor_log ("peer %s: lane refused: it belongs to no session",
-               fabric_request_peer (request));
+    log_limited (LOG_LEVEL_WARNING,
+                 "peer %s: lane refused: it belongs to no session",
+                 fabric_request_peer (request));
     fabric_request_reject (request);
     return;
   }
@@ -328,10 +329,10 @@ listen_all (struct server *server, char **error)
     return true;
   r = listen_on (server, &fabric_verbs);
   if (r < 0)
-    donor_log ("listening on %s: tcp, without verbs: %s",
-               server->address_text, strerror (-r));
+    log_warning ("listening on %s: tcp, without verbs: %s",
+                 server->address_text, strerror (-r));
   else
-    donor_log ("listening on %s: tcp and verbs", server->address_text);
+    log_notice ("listening on %s: tcp and verbs", server->address_text);
   return true;
 }
 
@@ -346,14 +347,14 @@ say_lending (void *data)
   char text[UNITS_TEXT_MAX];
 
   lender_get_memory (server->home.shared.lender, &memory);
-  donor_log ("lending on %s (%s%s%s), %llu slab%s of %s ready",
-             server->address_text, server->listeners[0].fabric->ops->name,
-             server->nr_listeners > 1 ? ", " : "",
-             server->nr_listeners > 1
-             ? server->listeners[1].fabric->ops->name : "",
-             (unsigned long long) memory.slabs_ready,
-             memory.slabs_ready == 1 ? "" : "s",
-             units_format_size (config->slab_size_bytes, text));
+  log_notice ("lending on %s (%s%s%s), %llu slab%s of %s ready",
+              server->address_text, server->listeners[0].fabric->ops->name,
+              server->nr_listeners > 1 ? ", " : "",
+              server->nr_listeners > 1
+              ? server->listeners[1].fabric->ops->name : "",
+              (unsigned long long) memory.slabs_ready,
+              memory.slabs_ready == 1 ? "" : "s",
+              units_format_size (config->slab_size_bytes, text));
 }
 
 static void
@@ -457,12 +458,12 @@ server_stop (struct server *server, void (*stopped) (void *data), void *data)
 
   lender_get_memory (shared->lender, &memory);
   if (memory.slabs_lent > 0)
-    donor_log ("stopping: asking for %llu slab%s, for at most %.3gs",
-               (unsigned long long) memory.slabs_lent,
-               memory.slabs_lent == 1 ? "" : "s",
-               longest_deadline_ns (server) / 1e9);
+    log_notice ("stopping: asking for %llu slab%s, for at most %.3gs",
+                (unsigned long long) memory.slabs_lent,
+                memory.slabs_lent == 1 ? "" : "s",
+                longest_deadline_ns (server) / 1e9);
   else
-    donor_log ("stopping: no slab is lent");
+    log_notice ("stopping: no slab is lent");
   shared->stopping = true;
   lender_stop (shared->lender);
   evictor_take_all (shared->evictor, stopped, data);

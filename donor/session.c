@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "conf/log.h"
 #include "conf/units.h"
 #include "donor/evictor.h"
 #include "donor/grants.h"
-#include "donor/log.h"
 #include "donor/session.h"
 #include "donor/wake.h"
 
@@ -96,7 +96,7 @@ refuse (struct session *s, uint64_t request, const char *reason)
 {
   struct message m = { .type = MESSAGE_REFUSED, .id = request };
 
-  donor_log ("peer %s: refused: %s", s->peer, reason);
+  log_limited (LOG_LEVEL_WARNING, "peer %s: refused: %s", s->peer, reason);
   s->state = SESSION_REFUSED;
   s->expires_ns = fabric_now_ns () + second_ns;
   g_strlcpy (m.refused.reason, reason, sizeof m.refused.reason);
@@ -163,8 +163,8 @@ activate (struct session *s, const struct message *m)
     });
   s->state = SESSION_ACTIVE;
   shared->counters.sessions_started++;
-  donor_log ("peer %s: session started (%s)", s->peer,
-             s->channel->ops->name);
+  log_limited (LOG_LEVEL_NOTICE, "peer %s: session started (%s)", s->peer,
+               s->channel->ops->name);
 }
 
 static const char *
@@ -379,7 +379,8 @@ session_new (struct session_home *home, struct fabric_request *request)
   g_strlcpy (s->peer, fabric_request_peer (request), sizeof s->peer);
   r = fabric_channel_accept (request, &s->channel);
   if (r < 0) {
-    donor_log ("peer %s: cannot accept: %s", s->peer, strerror (-r));
+    log_limited (LOG_LEVEL_WARNING, "peer %s: cannot accept: %s", s->peer,
+                 strerror (-r));
     g_free (s);
     return NULL;
   }
@@ -398,13 +399,15 @@ session_add_lane (struct session *s, struct fabric_request *request)
   int r;
 
   if (s->lanes->len >= LANES_MAX) {
-    donor_log ("peer %s: lane refused: there are %u", s->peer, s->lanes->len);
+    log_limited (LOG_LEVEL_WARNING, "peer %s: lane refused: there are %u",
+                 s->peer, s->lanes->len);
     fabric_request_reject (request);
     return;
   }
   r = fabric_service_accept (request, s->domain, &lane);
   if (r < 0)
-    donor_log ("peer %s: cannot accept a lane: %s", s->peer, strerror (-r));
+    log_limited (LOG_LEVEL_WARNING, "peer %s: cannot accept a lane: %s",
+                 s->peer, strerror (-r));
   else
     g_ptr_array_add (s->lanes, lane);
 }
@@ -466,7 +469,8 @@ void
 session_end (struct session *s, const char *reason)
 {
   if (s->state != SESSION_REFUSED)
-    donor_log ("peer %s: session ended: %s", s->peer, reason);
+    log_limited (LOG_LEVEL_NOTICE, "peer %s: session ended: %s", s->peer,
+                 reason);
   wake_free (s->source);
   if (s->state == SESSION_ACTIVE)
     take_everything_back (s);

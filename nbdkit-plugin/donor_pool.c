@@ -4,7 +4,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "nbdkit-plugin/log.h"
+#include "conf/log.h"
 
 /* A session that lasted so long proves that its donor works. */
 enum { PROVEN_SECONDS = 5 };
@@ -39,7 +39,7 @@ note (struct donor *d, char **last, const char *what, const char *reason)
     return;
   g_free (*last);
   *last = g_strdup (reason);
-  log_line ("donor %s: %s%s", d->name, what, reason);
+  log_limited (LOG_LEVEL_WARNING, "donor %s: %s%s", d->name, what, reason);
 }
 
 void
@@ -57,7 +57,8 @@ donor_note_loss (struct donor *d)
     return;                     /* a try that failed, not a loss */
   reason = g_strdup_printf ("%s; it had %" G_GUINT64_FORMAT " slabs",
                             session_reason (d->session), d->slabs);
-  log_line ("donor %s: session ended: %s", d->name, reason);
+  log_limited (LOG_LEVEL_WARNING, "donor %s: session ended: %s", d->name,
+               reason);
   g_free (d->last_error);
   d->last_error = g_strdup (session_reason (d->session));
 }
@@ -70,7 +71,8 @@ on_welcome (void *data)
   d->state = DONOR_CONNECTED;
   d->skip_verbs = false;
   g_clear_pointer (&d->last_error, g_free);
-  log_line ("donor %s: connected over %s", d->name, d->ops->name);
+  log_limited (LOG_LEVEL_NOTICE, "donor %s: connected over %s", d->name,
+               d->ops->name);
   d->pool->events.connected (d->pool->data, d);
 }
 
@@ -338,7 +340,7 @@ donor_pool_let_go (struct donor *d)
   d->free_bytes = 0;
   session_free (s);
   if (d->leaving) {
-    log_line ("donor %s: no longer used", d->name);
+    log_notice ("donor %s: no longer used", d->name);
     g_ptr_array_remove (d->pool->donors, d);
   }
   else if (no_verbs && d->pool->fabric == FABRIC_AUTO) {

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
-#include "nbdkit-plugin/log.h"
+#include "conf/log.h"
 
 void
 homes_init (struct homes *h, struct slab_table *slabs)
@@ -25,6 +25,8 @@ homes_enter (struct homes *h, uint64_t slab, struct donor *donor,
 {
   h->of[slab] = (struct home) { .donor = donor, .grant = home->grant };
   h->counters.mapped++;
+  log_limited (LOG_LEVEL_INFO, "slab %" PRIu64 ": placed on donor %s (grant %"
+               PRIu64 ")", slab, donor->name, home->grant);
   slab_table_map (h->slabs, slab, home);
 }
 
@@ -46,10 +48,10 @@ drain (struct homes *h, uint64_t slab)
   uint64_t lost = slab_table_drain (h->slabs, slab, false);
 
   if (lost > 0)
-    log_line ("slab %" PRIu64 ": %" PRIu64 " pages are lost until they are "
-              "written again: the local copy has refused them, and donor %s "
-              "was the only one to have them",
-              slab, lost, h->of[slab].donor->name);
+    log_error ("slab %" PRIu64 ": %" PRIu64 " pages are lost until they are "
+               "written again: the local copy has refused them, and donor %s "
+               "was the only one to have them",
+               slab, lost, h->of[slab].donor->name);
 }
 
 void
@@ -104,12 +106,29 @@ homes_give_up (struct donor *donor, uint64_t grant)
   homes_say_unmap (donor, grant);
 }
 
-/* Nobody uses the home any more. */
 static void
-leave (struct homes *h, uint64_t slab)
+say_left (uint64_t slab, const struct home *left, const struct donor *next)
+{
+  static const char *const why[] = {
+    [HOME_LOST] = "its session has ended", [HOME_EVICTED] = "evicted",
+    [HOME_RETURNED] = "not needed",
+  };
+
+  log_limited (LOG_LEVEL_INFO, "slab %" PRIu64 ": left donor %s (grant %"
+               PRIu64 ", %s)%s%s", slab, left->donor->name, left->grant,
+               why[left->exit], next ? " for donor " : "",
+               next ? next->name : "");
+}
+
+/* Nobody uses the home any more; the slab has moved to the next one, or
+ * lives nowhere (NULL).
+ */
+static void
+leave (struct homes *h, uint64_t slab, const struct donor *next)
 {
   const struct home left = h->of[slab];
 
+  say_left (slab, &left, next);
   left.donor->slabs--;
   h->counters.unmapped++;
   h->of[slab] = (struct home) { .donor = NULL };
@@ -141,7 +160,7 @@ homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
                 const struct slab_home *next)
 {
   assert (h->of[slab].moving);
-  leave (h, slab);
+  leave (h, slab, donor);
   h->of[slab] = (struct home) { .donor = donor, .grant = next->grant };
   h->counters.mapped++;
   h->counters.moved++;
@@ -188,5 +207,5 @@ homes_settle (struct homes *h)
   for (uint64_t i = 0; i < slab_table_slabs (h->slabs); i++)
     if (h->of[i].exit != HOME_STAYS && !h->of[i].moving &&
         slab_table_unmap (h->slabs, i))
-      leave (h, i);
+      leave (h, i, NULL);
 }

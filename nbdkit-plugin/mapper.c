@@ -12,10 +12,10 @@
 
 #include <glib-unix.h>
 
+#include "conf/log.h"
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/homes.h"
-#include "nbdkit-plugin/log.h"
 #include "nbdkit-plugin/placing.h"
 #include "nbdkit-plugin/registration.h"
 #include "nbdkit-plugin/rescue.h"
@@ -290,7 +290,7 @@ check_donors_file (struct mapper *m)
   if (list)
     donor_pool_set (m->donors, list);
   else
-    log_line ("%s (the donors stay as they are)", error);
+    log_warning ("%s (the donors stay as they are)", error);
 }
 
 static gboolean

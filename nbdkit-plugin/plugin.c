@@ -9,12 +9,12 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "conf/log.h"
 #include "conf/memory_lock.h"
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/config.h"
 #include "nbdkit-plugin/device.h"
-#include "nbdkit-plugin/log.h"
 #include "nbdkit-plugin/mapper.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -49,6 +49,7 @@ isw_load (void)
    * not allocate.
    */
   mallopt (M_ARENA_MAX, 1);
+  log_start ("infiniswap");
   config_init (&config);
 }
 
@@ -137,7 +138,7 @@ lock_memory (struct memory_lock_result *result)
 
   if (problem) {
     if (ok)
-      log_line ("warning: %s", problem);
+      log_warning ("%s", problem);
     else
       nbdkit_error ("lock=require: %s", problem);
     g_free (problem);
