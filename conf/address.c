@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "conf/address.h"
-#include "conf/text_file.h"
 #include "conf/units.h"
 
 static const char allowed[] =
@@ -103,11 +102,8 @@ address_to_string (const struct address *a)
                           a->host, a->port);
 }
 
-/* The same for every way of writing an address, so that duplicates are
- * found.
- */
-static char *
-canonical (const struct address *a)
+char *
+address_canonical (const struct address *a)
 {
   char number[INET6_ADDRSTRLEN];
   struct in6_addr addr;
@@ -119,92 +115,4 @@ canonical (const struct address *a)
   }
   host = g_ascii_strdown (a->host, -1);
   return g_strdup_printf ("%s:%u", host, a->port);
-}
-
-static void
-free_element (gpointer a)
-{
-  address_free (a);
-}
-
-/* A list being read, and what is in it already. */
-struct collection {
-  GPtrArray *list;
-  GHashTable *seen;
-};
-
-static void
-collection_begin (struct collection *c)
-{
-  c->list = g_ptr_array_new_with_free_func (free_element);
-  c->seen = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
-}
-
-static bool
-collection_add (struct collection *c, const char *text, char **error)
-{
-  struct address *a = address_parse (text, error);
-
-  if (a == NULL)
-    return false;
-  g_ptr_array_add (c->list, a);
-  if (!g_hash_table_add (c->seen, canonical (a))) {
-    *error = g_strdup_printf ("address \"%s\" is there twice", text);
-    return false;
-  }
-  return true;
-}
-
-static GPtrArray *
-collection_end (struct collection *c, bool ok)
-{
-  g_hash_table_unref (c->seen);
-  if (ok)
-    return c->list;
-  g_ptr_array_unref (c->list);
-  return NULL;
-}
-
-GPtrArray *
-address_parse_list (const char *text, char **error)
-{
-  g_auto (GStrv) items = g_strsplit (text, ",", -1);
-  struct collection c;
-  bool ok = true;
-
-  if (items[0] == NULL) {
-    *error = g_strdup_printf ("the list of addresses is empty "
-                              "(allowed: HOST:PORT,HOST:PORT,...)");
-    return NULL;
-  }
-  collection_begin (&c);
-  for (char **item = items; ok && *item != NULL; item++)
-    ok = collection_add (&c, *item, error);
-  return collection_end (&c, ok);
-}
-
-GPtrArray *
-address_read_file (const char *path, char **error)
-{
-  g_autofree char *text = text_file_read (path, error);
-  g_auto (GStrv) lines = NULL;
-  struct collection c;
-  bool ok = true;
-
-  if (text == NULL)
-    return NULL;
-  lines = g_strsplit (text, "\n", -1);
-  collection_begin (&c);
-  for (unsigned i = 0; ok && lines[i] != NULL; i++) {
-    g_autofree char *why = NULL;
-
-    lines[i][strcspn (lines[i], "#")] = '\0';
-    g_strstrip (lines[i]);
-    if (lines[i][0] == '\0')
-      continue;
-    ok = collection_add (&c, lines[i], &why);
-    if (!ok)
-      *error = g_strdup_printf ("%s, line %u: %s", path, i + 1, why);
-  }
-  return collection_end (&c, ok);
 }

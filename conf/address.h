@@ -1,4 +1,4 @@
-/* HOST:PORT addresses, and lists and files of them. */
+/* HOST:PORT addresses. */
 
 #ifndef ISW_ADDRESS_H
 #define ISW_ADDRESS_H
@@ -22,15 +22,9 @@ struct address *address_parse (const char *text, char **error);
 /* The same form back, newly allocated. */
 char *address_to_string (const struct address *a);
 
-/* "A,B,C": an array of struct address * (frees its elements).  Empty
- * items and duplicates are errors.
+/* One form for every way of writing an address, newly allocated, so that
+ * duplicates are found.
  */
-GPtrArray *address_parse_list (const char *text, char **error);
-
-/* A file with one address a line; # starts a comment; blank lines are
- * skipped.  Errors name the file and the line.  No address at all is
- * allowed (an empty array).
- */
-GPtrArray *address_read_file (const char *path, char **error);
+char *address_canonical (const struct address *a);
 
 #endif /* ISW_ADDRESS_H */

@@ -6,7 +6,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "conf/address.h"
+#include "conf/donor_list.h"
 #include "conf/units.h"
 #include "nbdkit-plugin/placing.h"
 
@@ -16,9 +16,12 @@ static const int64_t MS = 1000000;
 const char config_help[] =
   "size=SIZE               device size, a multiple of 4096 (required unless\n"
   "                        the backing has one)\n"
-  "donors=HOST:PORT,...    donors to borrow from (required unless\n"
+  "donors=HOST:PORT,...    donors to borrow from, srv:_SERVICE._tcp.DOMAIN\n"
+  "                        for those that DNS names (required unless\n"
   "                        donors-file)\n"
-  "donors-file=FILE        one HOST:PORT a line, re-read when it changes\n"
+  "donors-file=FILE        one of them a line, re-read when it changes\n"
+  "resolve-interval=DURATION\n"
+  "                        how often DNS is asked again (default 30s)\n"
   "fabric=auto|verbs|tcp   how to reach donors (default auto: verbs where\n"
   "                        both ends have it)\n"
   "slab-size=SIZE          power of two from 1M (default 1G)\n"
@@ -49,6 +52,7 @@ config_init (struct config *c)
     .slab_size_bytes = 1024 * MIB, .hot_slab = 20, .smoothing = 0.2,
     .probes = 2, .max_slabs_per_donor = UINT64_MAX, .lanes = 8,
     .write_behind_bytes = 64 * MIB, .deadline_ns = 2000 * MS,
+    .resolve_interval_ns = 30000 * MS,
     .lock = MEMORY_LOCK_TRY,
   };
 }
@@ -56,7 +60,7 @@ config_init (struct config *c)
 void
 config_clear (struct config *c)
 {
-  g_clear_pointer (&c->donors, g_ptr_array_unref);
+  g_clear_pointer (&c->donors, donor_list_free);
   g_clear_pointer (&c->donors_file, g_free);
   g_clear_pointer (&c->backing, g_free);
   g_clear_pointer (&c->state, g_free);
@@ -109,6 +113,18 @@ set_fraction (const char *key, const char *value, double min, double max,
 }
 
 static int
+set_duration (const char *key, const char *value, int64_t min_ns,
+              int64_t max_ns, const char *allowed, int64_t *ret_ns)
+{
+  int64_t v;
+
+  if (units_parse_duration (value, &v) < 0 || v < min_ns || v > max_ns)
+    return refuse (key, value, allowed);
+  *ret_ns = v;
+  return 0;
+}
+
+static int
 set_path (const char *key, const char *value, char **ret)
 {
   char *path;
@@ -148,13 +164,13 @@ static int
 set_donors (struct config *c, const char *key, const char *value)
 {
   g_autofree char *error = NULL;
-  GPtrArray *donors = address_parse_list (value, &error);
+  struct donor_list *donors = donor_list_parse (value, &error);
 
   if (!donors) {
     nbdkit_error ("%s=%s: %s", key, value, error);
     return -1;
   }
-  g_clear_pointer (&c->donors, g_ptr_array_unref);
+  g_clear_pointer (&c->donors, donor_list_free);
   c->donors = donors;
   return 0;
 }
@@ -163,6 +179,14 @@ static int
 set_donors_file (struct config *c, const char *key, const char *value)
 {
   return set_path (key, value, &c->donors_file);
+}
+
+static int
+set_resolve_interval (struct config *c, const char *key, const char *value)
+{
+  return set_duration (key, value, 100 * MS, 24 * 3600 * 1000 * MS,
+                       "a duration from 100ms to 24h",
+                       &c->resolve_interval_ns);
 }
 
 static const char *const fabric_names[] = {
@@ -263,12 +287,8 @@ set_write_behind (struct config *c, const char *key, const char *value)
 static int
 set_deadline (struct config *c, const char *key, const char *value)
 {
-  int64_t v;
-
-  if (units_parse_duration (value, &v) < 0 || v < 100 * MS || v > 20000 * MS)
-    return refuse (key, value, "a duration from 100ms to 20s");
-  c->deadline_ns = v;
-  return 0;
+  return set_duration (key, value, 100 * MS, 20000 * MS,
+                       "a duration from 100ms to 20s", &c->deadline_ns);
 }
 
 static int
@@ -292,6 +312,7 @@ static const struct {
   { "size", set_size_key },
   { "donors", set_donors },
   { "donors-file", set_donors_file },
+  { "resolve-interval", set_resolve_interval },
   { "fabric", set_fabric },
   { "slab-size", set_slab_size },
   { "backing", set_backing },
@@ -328,7 +349,7 @@ read_donors_file (struct config *c)
     nbdkit_error ("donors=...: give either donors or donors-file");
     return -1;
   }
-  c->donors = address_read_file (c->donors_file, &error);
+  c->donors = donor_list_read_file (c->donors_file, &error);
   if (!c->donors) {
     nbdkit_error ("donors-file=%s: %s", c->donors_file, error);
     return -1;
@@ -389,18 +410,6 @@ add_path (GPtrArray *strings, const char *key, const char *path)
   add (strings, key, g_strdup (path ? path : "none"));
 }
 
-static char *
-donors_string (const struct config *c)
-{
-  GString *s = g_string_new (NULL);
-
-  for (guint i = 0; i < c->donors->len; i++) {
-    g_autofree char *one = address_to_string (c->donors->pdata[i]);
-    g_string_append_printf (s, "%s%s", i > 0 ? "," : "", one);
-  }
-  return g_string_free (s, FALSE);
-}
-
 char **
 config_strings (const struct config *c)
 {
@@ -408,8 +417,10 @@ config_strings (const struct config *c)
   char text[UNITS_TEXT_MAX];
 
   add_bytes (s, "size", c->size_bytes);
-  add (s, "donors", donors_string (c));
+  add (s, "donors", donor_list_to_string (c->donors));
   add_path (s, "donors-file", c->donors_file);
+  add (s, "resolve-interval",
+       g_strdup (units_format_duration (c->resolve_interval_ns, text)));
   add (s, "fabric", g_strdup (fabric_names[c->fabric]));
   add_bytes (s, "slab-size", c->slab_size_bytes);
   add_path (s, "backing", c->backing);

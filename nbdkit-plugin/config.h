@@ -3,17 +3,18 @@
 #ifndef ISW_PLUGIN_CONFIG_H
 #define ISW_PLUGIN_CONFIG_H
 
-#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "conf/donor_list.h"
 #include "conf/memory_lock.h"
 #include "nbdkit-plugin/donor_pool.h"
 
 struct config {
   uint64_t size_bytes;          /* 0: as large as backing */
-  GPtrArray *donors;            /* struct address * */
+  struct donor_list *donors;
   char *donors_file;
+  int64_t resolve_interval_ns;
   enum fabric_choice fabric;
   uint64_t slab_size_bytes;
   char *backing;

@@ -89,7 +89,8 @@ save_claimed (struct device *d, struct saving *s, uint64_t slab,
 }
 
 int
-device_save (struct device *d, uint64_t slab, int64_t until_ns)
+device_save (struct device *d, uint64_t slab,
+             const _Atomic int64_t *until_ns)
 {
   uint64_t page = slab_table_first_page (d->slabs, slab), n;
   struct saving s = { .error = 0 };
@@ -97,7 +98,7 @@ device_save (struct device *d, uint64_t slab, int64_t until_ns)
   while (s.bad < BAD_PAGES_MAX &&
          (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
                                SPAN_PAGES_MAX)) > 0) {
-    if (fabric_now_ns () >= until_ns)
+    if (fabric_now_ns () >= atomic_load (until_ns))
       return -ETIMEDOUT;
     save_claimed (d, &s, slab, page, n);
     page += n;
@@ -108,11 +109,12 @@ device_save (struct device *d, uint64_t slab, int64_t until_ns)
 int
 device_save_all (struct device *d, int64_t until_ns)
 {
+  const _Atomic int64_t until = until_ns;
   int r = 0;
 
   for (uint64_t i = 0; i < slab_table_slabs (d->slabs) &&
          slab_table_remote_only (d->slabs) > 0; i++) {
-    int r2 = device_save (d, i, until_ns);
+    int r2 = device_save (d, i, &until);
     if (r == 0)
       r = r2;
   }
@@ -155,7 +157,7 @@ copy_run (struct device *d, uint64_t page, uint32_t n,
 struct move {
   uint64_t slab;
   const struct slab_home *next;
-  int64_t until_ns;             /* when to stop copying */
+  const _Atomic int64_t *until_ns; /* when to stop copying; may change */
 };
 
 /* Copy those pages from `page` to before `end` that are in this state and
@@ -173,8 +175,8 @@ copy_claimed (struct device *d, const struct move *m, enum page_state state,
                                        SPAN_PAGES_MAX)) > 0 && page < end) {
     if (n > end - page)
       n = end - page;
-    r = fabric_now_ns () < m->until_ns ? copy_run (d, page, n, m->next)
-      : -ETIMEDOUT;
+    r = fabric_now_ns () < atomic_load (m->until_ns) ?
+      copy_run (d, page, n, m->next) : -ETIMEDOUT;
     if (r == 0)
       slab_table_note_copied (d->slabs, m->slab, page, n);
     page += n;
@@ -213,13 +215,13 @@ finish_claimed (struct device *d, const struct move *m, uint64_t first,
   /* Writers wait for the claim: this time, and that of the last copy, are a
    * deadline at most.
    */
-  const int64_t end_ns = half_deadline (d);
+  const _Atomic int64_t end_ns = half_deadline (d);
   struct move only = *m, also = *m;
   int r;
 
-  only.until_ns = end_ns;
-  if (also.until_ns > end_ns)
-    also.until_ns = end_ns;
+  only.until_ns = &end_ns;
+  if (atomic_load (also.until_ns) > end_ns)
+    also.until_ns = &end_ns;
   do {
     r = copy_claimed (d, &only, PAGE_REMOTE_ONLY, first, end);
     if (r < 0)
@@ -260,7 +262,7 @@ wait_moved (struct device *d, uint64_t slab)
 
 int
 device_move (struct device *d, uint64_t slab, const struct slab_home *next,
-             int64_t until_ns)
+             const _Atomic int64_t *until_ns)
 {
   const uint64_t n = slab_table_slab_pages (d->slabs, slab);
   struct move m = { .slab = slab, .next = next, .until_ns = until_ns };

@@ -55,6 +55,8 @@ donor_note_loss (struct donor *d)
 
   if (!session_welcomed (d->session))
     return;                     /* a try that failed, not a loss */
+  if (d->leaving && d->slabs == 0)
+    return;                     /* donor_pool_dismiss ended it */
   reason = g_strdup_printf ("%s; it had %" G_GUINT64_FORMAT " slabs",
                             session_reason (d->session), d->slabs);
   log_limited (LOG_LEVEL_WARNING, "donor %s: session ended: %s", d->name,
@@ -276,36 +278,68 @@ add (struct donor_pool *p, const struct address *address, char *name)
   try_now (d);
 }
 
-/* A donor that is leaving loses its session, or is forgotten at once. */
 static void
-dismiss (struct donor *d)
+mark_leaving (struct donor *d)
 {
-  if (!d->leaving)
-    return;
-  if (d->session)
-    session_end (d->session, -ECANCELED);
-  else
-    g_ptr_array_remove (d->pool->donors, d);
+  d->leaving = true;
+  d->leaving_ns = fabric_now_ns ();
+  log_notice ("donor %s: no longer listed; %" G_GUINT64_FORMAT " slabs are to "
+              "leave it", d->name, d->slabs);
+}
+
+static void
+mark_wanted (struct donor *d)
+{
+  if (d->leaving)
+    log_notice ("donor %s: listed again", d->name);
+  d->leaving = false;
 }
 
 void
 donor_pool_set (struct donor_pool *p, GPtrArray *addresses)
 {
-  for (guint i = 0; i < p->donors->len; i++)
-    ((struct donor *) p->donors->pdata[i])->leaving = true;
+  g_autoptr (GHashTable) names =
+    g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+
   for (guint i = 0; i < addresses->len; i++) {
     char *name = address_to_string (addresses->pdata[i]);
     struct donor *d = find (p, name);
 
-    if (d) {
-      d->leaving = false;
-      g_free (name);
-    }
+    g_hash_table_add (names, name);
+    if (d)
+      mark_wanted (d);
     else
-      add (p, addresses->pdata[i], name);
+      add (p, addresses->pdata[i], g_strdup (name));
   }
-  for (guint i = p->donors->len; i-- > 0; )
-    dismiss (p->donors->pdata[i]);
+  for (guint i = 0; i < p->donors->len; i++) {
+    struct donor *d = p->donors->pdata[i];
+
+    if (!d->leaving && !g_hash_table_contains (names, d->name))
+      mark_leaving (d);
+  }
+}
+
+static void
+forget (struct donor *d)
+{
+  log_notice ("donor %s: no longer used", d->name);
+  g_ptr_array_remove (d->pool->donors, d);
+}
+
+void
+donor_pool_dismiss (struct donor_pool *p)
+{
+  /* From the end, since some are removed. */
+  for (guint i = p->donors->len; i-- > 0; ) {
+    struct donor *d = p->donors->pdata[i];
+
+    if (!d->leaving)
+      continue;
+    if (!d->session)
+      forget (d);
+    else if (d->slabs == 0)
+      session_end (d->session, -ECANCELED);
+  }
 }
 
 static void
@@ -339,10 +373,8 @@ donor_pool_let_go (struct donor *d)
   d->session = NULL;
   d->free_bytes = 0;
   session_free (s);
-  if (d->leaving) {
-    log_notice ("donor %s: no longer used", d->name);
-    g_ptr_array_remove (d->pool->donors, d);
-  }
+  if (d->leaving)
+    forget (d);
   else if (no_verbs && d->pool->fabric == FABRIC_AUTO) {
     d->skip_verbs = true;
     d->state = DONOR_WAITING;

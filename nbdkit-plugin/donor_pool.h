@@ -35,7 +35,9 @@ struct donor {
   uint64_t failures;
   char *last_error;             /* why the last session ended */
   char *last_refusal;           /* why it did not lend a slab */
-  bool leaving;                 /* no longer configured */
+  bool leaving;                 /* no longer wanted: gets no slab any more,
+                                   and its session ends after the last */
+  int64_t leaving_ns;           /* since when */
 
   struct address *address;      /* private from here on */
   const struct fabric_ops *ops;
@@ -71,10 +73,15 @@ struct donor_pool *donor_pool_new (const struct session_params *params,
 /* All sessions must have been let go of. */
 void donor_pool_free (struct donor_pool *p);
 
-/* Make these the known donors: new ones are tried at once; of those that
- * are missing the session is ended, and then they are forgotten.
+/* Make these the known donors: new ones are tried at once; those that are
+ * missing are leaving from now on.
  */
 void donor_pool_set (struct donor_pool *p, GPtrArray *addresses);
+
+/* Forget those that are leaving and have no session, and end the sessions
+ * of those that have no slab any more.
+ */
+void donor_pool_dismiss (struct donor_pool *p);
 
 /* Tell of sessions that have ended (by `ended`). */
 void donor_pool_check (struct donor_pool *p);
@@ -87,7 +94,9 @@ void donor_pool_let_go (struct donor *d);
 bool donor_is_usable (const struct donor *d);
 /* The donor refused a slab; logged when the reason is a new one. */
 void donor_note_refusal (struct donor *d, const char *reason);
-/* The donor's session has ended, with d->slabs slabs on it; logged. */
+/* The donor's session has ended, with d->slabs slabs on it; logged, unless
+ * that was to be.
+ */
 void donor_note_loss (struct donor *d);
 const char *donor_state_name (enum donor_state state);
 

@@ -111,7 +111,7 @@ say_left (uint64_t slab, const struct home *left, const struct donor *next)
 {
   static const char *const why[] = {
     [HOME_LOST] = "its session has ended", [HOME_EVICTED] = "evicted",
-    [HOME_RETURNED] = "not needed",
+    [HOME_RETURNED] = "not needed", [HOME_DISMISSED] = "no longer listed",
   };
 
   log_limited (LOG_LEVEL_INFO, "slab %" PRIu64 ": left donor %s (grant %"
@@ -142,15 +142,20 @@ leave (struct homes *h, uint64_t slab, const struct donor *next)
     slab_table_rest (h->slabs, slab);
     homes_say_unmap (left.donor, left.grant);
   }
+  else if (left.exit == HOME_DISMISSED) {
+    h->counters.dismissed++;
+    homes_say_unmap (left.donor, left.grant);
+  }
 }
 
 void
-homes_begin_move (struct homes *h, uint64_t slab, uint64_t request)
+homes_begin_move (struct homes *h, uint64_t slab, enum home_exit exit,
+                  uint64_t request)
 {
   struct home *home = &h->of[slab];
 
   assert (home->donor && home->exit == HOME_STAYS);
-  home->exit = HOME_EVICTED;
+  home->exit = exit;
   home->request = request;
   home->moving = true;
 }
@@ -177,10 +182,10 @@ homes_abandon_move (struct homes *h, uint64_t slab, struct donor *donor,
   assert (home->moving);
   home->moving = false;
   homes_give_up (donor, next->grant);
-  if (home->exit == HOME_EVICTED)
-    home->exit = HOME_STAYS;
-  else
+  if (home->exit == HOME_LOST)
     drain (h, slab);
+  else
+    home->exit = HOME_STAYS;
 }
 
 void

@@ -16,7 +16,8 @@ enum home_exit {
   HOME_STAYS,
   HOME_LOST,                    /* the session has ended */
   HOME_EVICTED,                 /* the donor awaits DONE */
-  HOME_RETURNED,                /* the donor will get UNMAP */
+  HOME_RETURNED,                /* not needed: the donor will get UNMAP */
+  HOME_DISMISSED,               /* the donor is leaving: likewise */
 };
 
 struct home {
@@ -33,7 +34,8 @@ struct homes_counters {
   uint64_t mapped;
   uint64_t lost;                /* with their session */
   uint64_t evicted;
-  uint64_t moved;               /* of these, straight to another donor */
+  uint64_t dismissed;           /* their donor being no longer listed */
+  uint64_t moved;               /* of these two, straight to another donor */
   uint64_t returned;
   uint64_t unmapped;            /* in all */
 };
@@ -73,10 +75,11 @@ void homes_leave_all (struct homes *h, struct donor *donor);
 /* The donor is about to be forgotten. */
 void homes_forget (struct homes *h, const struct donor *donor);
 
-/* An evicted slab leaves by device_move, which runs from now until one of
- * the next two is called.
+/* A slab leaves (HOME_EVICTED or HOME_DISMISSED) by device_move, which runs
+ * from now until one of the next two is called.
  */
-void homes_begin_move (struct homes *h, uint64_t slab, uint64_t request);
+void homes_begin_move (struct homes *h, uint64_t slab, enum home_exit exit,
+                       uint64_t request);
 /* It lives with this donor now. */
 void homes_end_move (struct homes *h, uint64_t slab, struct donor *donor,
                      const struct slab_home *next);

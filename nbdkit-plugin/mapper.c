@@ -7,14 +7,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <glib-unix.h>
 
-#include "conf/log.h"
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/device.h"
+#include "nbdkit-plugin/donor_source.h"
 #include "nbdkit-plugin/homes.h"
 #include "nbdkit-plugin/placing.h"
 #include "nbdkit-plugin/registration.h"
@@ -35,12 +34,12 @@ struct mapper {
   struct registrations registrations;
   struct session_params session_params;
   struct placing_params placing_params;
+  struct donor_source *source;
   struct donor_pool *donors;
   struct placing **placings;    /* by slab; those being mapped */
   struct homes homes;
   struct saver *saver;
   struct rescues rescues;
-  struct timespec donors_file_time;
 };
 
 struct mapper *
@@ -137,6 +136,7 @@ let_go (struct mapper *m)
   GPtrArray *donors = m->donors->donors;
 
   homes_settle (&m->homes);
+  donor_pool_dismiss (m->donors);
   /* From the end, since a donor that is leaving is removed. */
   for (guint i = donors->len; i-- > 0; ) {
     struct donor *d = donors->pdata[i];
@@ -212,8 +212,11 @@ evict (struct mapper *m, struct donor *d, const struct message *msg)
 static void
 on_connected (void *data, struct donor *d)
 {
+  struct mapper *m = data;
+
   (void) d;
-  place_hot (data);
+  place_hot (m);
+  rescues_drain (&m->rescues, true);
 }
 
 static void
@@ -269,28 +272,20 @@ on_wake (gint fd, GIOCondition condition, gpointer data)
     return G_SOURCE_CONTINUE;
   donor_pool_check (m->donors);
   rescues_check (&m->rescues);
+  rescues_drain (&m->rescues, false);
   let_go (m);
   place_hot (m);
   return G_SOURCE_CONTINUE;
 }
 
-/* A file that cannot be read now leaves the donors as they are. */
+/* Slabs of a donor that is not listed any more begin to leave. */
 static void
-check_donors_file (struct mapper *m)
+on_donors (void *data, GPtrArray *addresses)
 {
-  g_autoptr (GPtrArray) list = NULL;
-  g_autofree char *error = NULL;
-  struct stat st;
+  struct mapper *m = data;
 
-  if (!m->params.donors_file || stat (m->params.donors_file, &st) == -1 ||
-      memcmp (&st.st_mtim, &m->donors_file_time, sizeof st.st_mtim) == 0)
-    return;
-  m->donors_file_time = st.st_mtim;
-  list = address_read_file (m->params.donors_file, &error);
-  if (list)
-    donor_pool_set (m->donors, list);
-  else
-    log_warning ("%s (the donors stay as they are)", error);
+  donor_pool_set (m->donors, addresses);
+  mapper_wake (m);
 }
 
 static gboolean
@@ -299,7 +294,7 @@ on_tick (gpointer data)
   struct mapper *m = data;
 
   slab_table_tick (slabs (m));
-  check_donors_file (m);
+  rescues_drain (&m->rescues, true);
   return_idle (m);
   if (slab_table_remote_only (slabs (m)) > 0)
     saver_save_all (m->saver);
@@ -314,8 +309,8 @@ on_request (const char *request, void *data)
 
   if (strcmp (request, "status") != 0)
     return NULL;
-  return status_report (&m->params, m->session_params.device_id, m->donors,
-                        &m->homes);
+  return status_report (&m->params, m->session_params.device_id, m->source,
+                        m->donors, &m->homes);
 }
 
 /* ---- the thread ---- */
@@ -357,10 +352,16 @@ run_mapper (void *data)
   add_source (m, g_timeout_source_new (1000), on_tick);
   if (m->params.state)
     state_socket_serve (m->params.state, m->context, on_request, m);
-  donor_pool_set (m->donors, m->params.donors);
+  m->source = donor_source_new (&(struct donor_source_params) {
+      .context = m->context, .list = m->params.donors,
+      .file = m->params.donors_file,
+      .resolve_interval_ns = m->params.resolve_interval_ns,
+      .changed = on_donors, .data = m,
+    });
 
   g_main_loop_run (m->loop);
 
+  donor_source_free (m->source);
   saver_free (m->saver);
   end_sessions (m);
   donor_pool_free (m->donors);
@@ -373,7 +374,6 @@ set_up (struct mapper *m)
 {
   const struct device *d = m->params.device;
   const struct device_params *p = &d->params;
-  struct stat st;
 
   m->context = g_main_context_new ();
   m->loop = g_main_loop_new (m->context, FALSE);
@@ -391,8 +391,6 @@ set_up (struct mapper *m)
     .slab_size_bytes = p->slab_size_bytes, .deadline_ns = p->deadline_ns,
     .done = on_placed, .data = m,
   };
-  if (m->params.donors_file && stat (m->params.donors_file, &st) == 0)
-    m->donors_file_time = st.st_mtim;
 }
 
 int

@@ -5,9 +5,9 @@
 #ifndef ISW_MAPPER_H
 #define ISW_MAPPER_H
 
-#include <glib.h>
 #include <stdint.h>
 
+#include "conf/donor_list.h"
 #include "conf/memory_lock.h"
 #include "nbdkit-plugin/donor_pool.h"
 
@@ -17,8 +17,9 @@ struct state_socket;
 
 struct mapper_params {
   struct device *device;
-  GPtrArray *donors;            /* struct address *; may be empty */
+  const struct donor_list *donors; /* may be empty */
   const char *donors_file;      /* re-read when it changes; or NULL */
+  int64_t resolve_interval_ns;
   enum fabric_choice fabric;
   unsigned probes;
   uint64_t max_slabs_per_donor;

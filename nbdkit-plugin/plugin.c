@@ -118,7 +118,9 @@ start_mapper (const struct memory_lock_result *lock)
 {
   const struct mapper_params params = {
     .device = device, .donors = config.donors,
-    .donors_file = config.donors_file, .fabric = config.fabric,
+    .donors_file = config.donors_file,
+    .resolve_interval_ns = config.resolve_interval_ns,
+    .fabric = config.fabric,
     .probes = config.probes,
     .max_slabs_per_donor = config.max_slabs_per_donor,
     .state = state, .config = config_in_force, .lock = *lock,

@@ -7,6 +7,8 @@ struct rescue {
   const struct donor *donor;    /* who wants this grant back */
   uint64_t grant;
   uint64_t request;             /* the id of EVICT */
+  bool drain;                   /* it began since the donor is leaving, */
+  bool evicted;                 /* or (then also) since it sent EVICT */
   bool seeking;                 /* for another donor */
   struct donor *next_donor;     /* while the slab moves there */
   uint64_t next_request;        /* the id of its EVICT, if there was one */
@@ -58,16 +60,55 @@ is_there_still (const struct rescues *r, uint64_t slab)
 static void
 forget (struct rescues *r, uint64_t slab)
 {
+  if (r->of[slab]->drain)
+    r->draining = false;
   g_free (r->of[slab]);
   r->of[slab] = NULL;
 }
 
-/* Nothing more can be done: what is not saved is lost. */
+/* The local copy may refuse more than it has refused so far. */
+static bool
+disk_fails (const struct rescues *r)
+{
+  return slab_table_remote_only (r->homes->slabs) > 0;
+}
+
+/* Without a move: from a donor that is leaving a slab goes only if nothing
+ * is lost by that.
+ */
+static bool
+leave_for_disk (struct rescues *r, uint64_t slab)
+{
+  return !disk_fails (r) &&
+    homes_leave_saved (r->homes, slab, HOME_DISMISSED, 0);
+}
+
+/* One that would have moved waits a deadline for another donor, which may
+ * be about to connect.
+ */
+static bool
+leave_unmoved (struct rescues *r, uint64_t slab)
+{
+  const struct donor *d = r->of[slab]->donor;
+
+  return fabric_now_ns () - d->leaving_ns > r->deadline_ns &&
+    leave_for_disk (r, slab);
+}
+
+/* Nothing more can be done: where the donor wants its memory back, what is
+ * not saved is lost.
+ */
 static void
 finish (struct rescues *r, uint64_t slab)
 {
-  if (is_there_still (r, slab))
-    homes_leave (r->homes, slab, HOME_EVICTED, r->of[slab]->request);
+  const struct rescue *e = r->of[slab];
+
+  if (is_there_still (r, slab)) {
+    if (e->evicted)
+      homes_leave (r->homes, slab, HOME_EVICTED, e->request);
+    else if (!leave_unmoved (r, slab))
+      r->drain_failed = true;
+  }
   forget (r, slab);
 }
 
@@ -81,30 +122,58 @@ seek (struct rescues *r, uint64_t slab)
     finish (r, slab);
 }
 
+static struct rescue *
+begin (struct rescues *r, uint64_t slab, int64_t until_ns)
+{
+  struct rescue *e = g_new0 (struct rescue, 1);
+
+  e->job.slab = slab;
+  atomic_init (&e->job.until_ns, until_ns);
+  e->donor = r->homes->of[slab].donor;
+  e->grant = r->homes->of[slab].grant;
+  r->of[slab] = e;
+  return e;
+}
+
+/* Who is in a hurry needs the saver: a move without one stops copying. */
+static void
+hurry_drain (struct rescues *r, int64_t until_ns)
+{
+  for (uint64_t i = 0; r->draining && i < slab_table_slabs (r->homes->slabs);
+       i++)
+    if (r->of[i] && r->of[i]->drain &&
+        atomic_load (&r->of[i]->job.until_ns) > until_ns)
+      atomic_store (&r->of[i]->job.until_ns, until_ns);
+}
+
 void
 rescues_evict (struct rescues *r, uint64_t slab, uint64_t request)
 {
-  const bool disk_fails = slab_table_remote_only (r->homes->slabs) > 0;
+  const int64_t now_ns = fabric_now_ns ();
   struct rescue *e = r->of[slab];
 
+  if (e && e->drain) {
+    e->evicted = true;
+    e->request = request;
+    hurry_drain (r, now_ns + r->deadline_ns / 2);
+  }
   if (r->homes->of[slab].exit != HOME_STAYS) {
     homes_leave (r->homes, slab, HOME_EVICTED, request);
     return;
   }
-  if (!e) {
-    if (!disk_fails &&
-        homes_leave_saved (r->homes, slab, HOME_EVICTED, request))
-      return;
-    e = g_new0 (struct rescue, 1);
-    e->job.slab = slab;
-    e->job.until_ns = fabric_now_ns () + r->deadline_ns;
+  if (e) {                      /* it goes on, for this home */
+    e->donor = r->homes->of[slab].donor;
+    e->grant = r->homes->of[slab].grant;
+    e->request = request;
+    return;
   }
-  e->donor = r->homes->of[slab].donor;
-  e->grant = r->homes->of[slab].grant;
+  if (!disk_fails (r) &&
+      homes_leave_saved (r->homes, slab, HOME_EVICTED, request))
+    return;
+  hurry_drain (r, now_ns);
+  e = begin (r, slab, now_ns + r->deadline_ns);
+  e->evicted = true;
   e->request = request;
-  if (r->of[slab])
-    return;                     /* it goes on, for this home */
-  r->of[slab] = e;
   /* Where the local copy refuses writes it may well refuse reads, too: a
    * slab that has nothing to be saved moves all the same.
    */
@@ -134,7 +203,8 @@ rescues_placed (struct rescues *r, uint64_t slab, struct donor *donor,
     e->next_request = 0;
     e->job.move = true;
     e->job.next = *home;
-    homes_begin_move (r->homes, slab, e->request);
+    homes_begin_move (r->homes, slab,
+                      e->evicted ? HOME_EVICTED : HOME_DISMISSED, e->request);
     saver_ask (r->saver, &e->job);
   }
   return true;
@@ -165,6 +235,7 @@ rescues_evict_next (struct rescues *r, const struct donor *donor,
     if (e && e->job.move && e->next_donor == donor &&
         e->job.next.grant == grant) {
       e->next_request = request;
+      hurry_drain (r, fabric_now_ns ());
       return true;
     }
   }
@@ -187,10 +258,46 @@ moved (struct rescues *r, uint64_t slab)
     return;
   }
   homes_abandon_move (r->homes, slab, e->next_donor, &e->job.next);
-  if (fabric_now_ns () < e->job.until_ns)
+  if (e->evicted && fabric_now_ns () < atomic_load (&e->job.until_ns))
     seek (r, slab);
   else
     finish (r, slab);
+}
+
+static void
+drain_one (struct rescues *r, uint64_t slab)
+{
+  if (!slab_table_is_busy (r->homes->slabs, slab) && leave_for_disk (r, slab))
+    return;
+  if (r->draining || r->drain_failed)
+    return;
+  r->draining = true;
+  r->drain_next = slab + 1;
+  begin (r, slab, INT64_MAX)->drain = true;
+  seek (r, slab);
+}
+
+static bool
+is_to_drain (const struct rescues *r, uint64_t slab)
+{
+  const struct home *home = &r->homes->of[slab];
+
+  return home->donor && home->donor->leaving &&
+    home->donor->state == DONOR_CONNECTED && home->exit == HOME_STAYS &&
+    !r->of[slab];
+}
+
+void
+rescues_drain (struct rescues *r, bool retry)
+{
+  const uint64_t n = slab_table_slabs (r->homes->slabs);
+  const uint64_t first = r->drain_next;
+
+  if (retry)
+    r->drain_failed = false;
+  for (uint64_t i = 0; i < n; i++)
+    if (is_to_drain (r, (first + i) % n))
+      drain_one (r, (first + i) % n);
 }
 
 void

@@ -1,6 +1,14 @@
-/* Slabs that are to leave their donor, but have pages which nobody else
- * has, since the local copy refused them: these are saved first, to the
- * local copy if it works again, else by moving the slab to another donor.
+/* Slabs that are to leave their donor, but not at a stroke.
+ *
+ * Where the donor wants its memory back (EVICT), that is so if they have
+ * pages which nobody else has, since the local copy refused them: these are
+ * saved first, to the local copy if it works again, else by moving the slab
+ * to another donor.  There is a deadline for that.
+ *
+ * Where the donor is no longer listed there is none.  Busy slabs move to
+ * another donor, one at a time; where the local copy refuses pages all do,
+ * and stay until they can.
+ *
  * For the mapper thread only.
  */
 
@@ -20,6 +28,9 @@ struct rescues {
   struct saver *saver;
   struct rescue **of;           /* by slab; or NULL */
   int64_t deadline_ns;          /* of this borrower; a donor has longer */
+  bool draining;                /* a slab moves since its donor is leaving */
+  bool drain_failed;            /* it could not: the others wait as well */
+  uint64_t drain_next;          /* the slab to begin with next time */
   /* Look for another donor: rescues_placed will tell.  False if there is
    * none now.
    */
@@ -43,6 +54,11 @@ void rescues_evict (struct rescues *r, uint64_t slab, uint64_t request);
 /* The same for a grant that a slab is moving to; false if none is. */
 bool rescues_evict_next (struct rescues *r, const struct donor *donor,
                          uint64_t grant, uint64_t request);
+
+/* Let the slabs of donors that are leaving go on doing so.  With retry, try
+ * again what did not work.
+ */
+void rescues_drain (struct rescues *r, bool retry);
 
 /* The saver may have done something. */
 void rescues_check (struct rescues *r);

@@ -37,8 +37,8 @@ static void
 do_job (struct saver *s, struct saver_job *job)
 {
   job->result = job->move ? device_move (s->device, job->slab, &job->next,
-                                         job->until_ns)
-    : device_save (s->device, job->slab, job->until_ns);
+                                         &job->until_ns)
+    : device_save (s->device, job->slab, &job->until_ns);
   pthread_mutex_lock (&s->lock);
   job->link = s->done;
   s->done = job;

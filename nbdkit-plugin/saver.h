@@ -5,6 +5,7 @@
 #ifndef ISW_SAVER_H
 #define ISW_SAVER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,7 +19,7 @@ struct saver_job {
   uint64_t slab;
   bool move;                    /* device_move to `next`, else device_save */
   struct slab_home next;
-  int64_t until_ns;             /* for either */
+  _Atomic int64_t until_ns;     /* for either; may change meanwhile */
   int result;                   /* 0 or -errno */
   struct saver_job *link;       /* private */
 };

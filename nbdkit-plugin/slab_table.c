@@ -390,6 +390,17 @@ slab_table_activity (const struct slab_table *t, uint64_t slab)
 }
 
 bool
+slab_table_is_busy (struct slab_table *t, uint64_t slab)
+{
+  struct slab *s = &t->slab[slab];
+
+  if (t->hot == 0)
+    return atomic_load (&s->written);
+  return s->activity >= t->hot ||
+    atomic_load (&s->pages_now) >= atomic_load (&s->pages_to_hot);
+}
+
+bool
 slab_table_is_hot (struct slab_table *t, uint64_t slab)
 {
   struct slab *s = &t->slab[slab];
@@ -398,11 +409,7 @@ slab_table_is_hot (struct slab_table *t, uint64_t slab)
   pthread_mutex_lock (&s->lock);
   free = s->state == SLAB_UNMAPPED && s->remote_only == 0;
   pthread_mutex_unlock (&s->lock);
-  if (t->hot == 0)
-    return free && atomic_load (&s->written);
-  return free &&
-    (s->activity >= t->hot ||
-     atomic_load (&s->pages_now) >= atomic_load (&s->pages_to_hot));
+  return free && slab_table_is_busy (t, slab);
 }
 
 bool

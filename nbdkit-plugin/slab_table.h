@@ -136,6 +136,8 @@ void slab_table_tick (struct slab_table *t);
 double slab_table_activity (const struct slab_table *t, uint64_t slab);
 /* Is the slab unmapped, hot now, and free of lost pages? */
 bool slab_table_is_hot (struct slab_table *t, uint64_t slab);
+/* Would it be hot if it were unmapped? */
+bool slab_table_is_busy (struct slab_table *t, uint64_t slab);
 /* Is the slab mapped without need: cold for SLAB_COLD_SECONDS, or none of
  * its pages is with the donor any more, since they were discarded, and it
  * is not hot either?

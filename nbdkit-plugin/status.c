@@ -120,7 +120,8 @@ add_donors (JsonBuilder *b, const struct donor_pool *p)
 
     json_builder_begin_object (b);
     add_string (b, "address", d->name);
-    add_string (b, "state", donor_state_name (d->state));
+    add_string (b, "state", d->leaving ? "leaving" :
+                donor_state_name (d->state));
     add_string (b, "fabric", s ? session_fabric (s)->name : NULL);
     add_int (b, "slabs", d->slabs);
     add_int (b, "free_bytes", d->free_bytes);
@@ -128,6 +129,24 @@ add_donors (JsonBuilder *b, const struct donor_pool *p)
     add_int (b, "failures", d->failures);
     add_string (b, "last_error", d->last_error);
     add_string (b, "last_refusal", d->last_refusal);
+    json_builder_end_object (b);
+  }
+  json_builder_end_array (b);
+}
+
+static void
+add_services (JsonBuilder *b, const struct donor_source *source)
+{
+  json_builder_set_member_name (b, "services");
+  json_builder_begin_array (b);
+  for (guint i = 0; i < donor_source_services (source); i++) {
+    struct donor_source_service v;
+
+    donor_source_get_service (source, i, &v);
+    json_builder_begin_object (b);
+    add_string (b, "name", v.name);
+    add_int (b, "donors", v.donors);
+    add_string (b, "error", v.error);
     json_builder_end_object (b);
   }
   json_builder_end_array (b);
@@ -154,6 +173,7 @@ add_counters (JsonBuilder *b, const struct device *d,
   add_int (b, "slabs_mapped", h->mapped);
   add_int (b, "slabs_lost", h->lost);
   add_int (b, "slabs_evicted", h->evicted);
+  add_int (b, "slabs_dismissed", h->dismissed);
   add_int (b, "slabs_moved", h->moved);
   add_int (b, "slabs_returned", h->returned);
   add_int (b, "slabs_unmapped", h->unmapped);
@@ -179,6 +199,7 @@ add_write_behind (JsonBuilder *b, const struct device *d)
 
 JsonNode *
 status_report (const struct mapper_params *params, const uint8_t *device_id,
+               const struct donor_source *source,
                const struct donor_pool *donors, const struct homes *homes)
 {
   g_autoptr (JsonBuilder) b = json_builder_new ();
@@ -190,6 +211,7 @@ status_report (const struct mapper_params *params, const uint8_t *device_id,
   add_device (b, params->device, device_id);
   add_lock (b, &params->lock);
   add_slabs (b, params->device, homes);
+  add_services (b, source);
   add_donors (b, donors);
   add_counters (b, params->device, &homes->counters);
   add_write_behind (b, params->device);

@@ -6,12 +6,14 @@
 #include <json-glib/json-glib.h>
 #include <stdint.h>
 
+#include "nbdkit-plugin/donor_source.h"
 #include "nbdkit-plugin/homes.h"
 #include "nbdkit-plugin/mapper.h"
 
 /* A new node. */
 JsonNode *status_report (const struct mapper_params *params,
                          const uint8_t *device_id,
+                         const struct donor_source *source,
                          const struct donor_pool *donors,
                          const struct homes *homes);
 

@@ -18,7 +18,23 @@ rig_defaults (void)
     .donors = 1, .lanes = 2, .probes = 2,
     .write_behind_bytes = 2 * MIB, .max_slabs_per_donor = UINT64_MAX,
     .deadline_ns = 20000 * MS, .fabric = FABRIC_AUTO,
+    .resolve_interval_ns = 50 * MS,
   };
+}
+
+static struct donor_list *
+new_list (const struct rig_params *params)
+{
+  g_autoptr (GString) text = g_string_new (params->list);
+  g_autofree char *error = NULL;
+  struct donor_list *list;
+
+  for (unsigned i = 0; !params->list && i < params->donors; i++)
+    g_string_append_printf (text, "%s127.0.0.1:%u", i > 0 ? "," : "",
+                            FAKE_PORT + i);
+  list = donor_list_parse (text->str, &error);
+  ck_assert_msg (list != NULL, "%s", error);
+  return list;
 }
 
 void
@@ -27,16 +43,9 @@ rig_prepare (struct rig *r, const struct rig_params *params)
   *r = (struct rig) { .params = *params, .path = scratch_path ("copy") };
   fake_disk_reset ();
   fake_fabric_start ();
-  r->addresses =
-    g_ptr_array_new_with_free_func ((GDestroyNotify) address_free);
-  for (unsigned i = 0; i < params->donors; i++) {
-    struct address *a = g_new (struct address, 1);
-
-    a->host = g_strdup ("127.0.0.1");
-    a->port = FAKE_PORT + i;
-    g_ptr_array_add (r->addresses, a);
+  for (unsigned i = 0; i < params->donors; i++)
     r->donors[i] = fake_donor_new (i, params->slab_size_bytes);
-  }
+  r->list = new_list (params);
 }
 
 void
@@ -65,9 +74,10 @@ rig_start (struct rig *r)
     });
   ck_assert_ptr_nonnull (r->device);
   ck_assert_int_eq (mapper_start (r->mapper, &(struct mapper_params) {
-        .device = r->device, .donors = r->addresses, .fabric = p->fabric,
+        .device = r->device, .donors = r->list, .fabric = p->fabric,
         .probes = p->probes, .max_slabs_per_donor = p->max_slabs_per_donor,
-        .state = state, .donors_file = p->donors_file, .config = no_config,
+        .state = state, .donors_file = p->donors_file,
+        .resolve_interval_ns = p->resolve_interval_ns, .config = no_config,
       }), 0);
 }
 
@@ -92,7 +102,7 @@ rig_free (struct rig *r)
   mapper_free (r->mapper);
   device_free (r->device);
   backing_close (r->backing);
-  g_ptr_array_unref (r->addresses);
+  donor_list_free (r->list);
   fake_fabric_stop ();
 }
 

@@ -5,9 +5,9 @@
 #ifndef TEST_RIG_H
 #define TEST_RIG_H
 
-#include <glib.h>
 #include <stdint.h>
 
+#include "conf/donor_list.h"
 #include "fake_fabric.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device.h"
@@ -28,6 +28,8 @@ struct rig_params {
   enum fabric_choice fabric;
   const char *state;            /* path of the state socket; or NULL */
   const char *donors_file;
+  const char *list;             /* as donors=; NULL: all donors */
+  int64_t resolve_interval_ns;
 };
 
 struct rig {
@@ -37,7 +39,7 @@ struct rig {
   struct backing *backing;
   struct mapper *mapper;
   struct device *device;
-  GPtrArray *addresses;
+  struct donor_list *list;
 };
 
 /* 4 MiB in slabs of 1 MiB, placed at their first write, one donor, two

@@ -564,7 +564,7 @@ START_TEST (the_donors_file_is_read_again_when_it_changes)
   params.donors_file = scratch_path ("donors");
   write_donors_file ("127.0.0.1:9400\n");
   prepare (2);
-  g_ptr_array_remove_index (rig.addresses, 1);
+  g_ptr_array_remove_index (rig.list->addresses, 1);
   rig_start (&rig);
   fake_donor_wait_heard (rig.donors[0], MESSAGE_HELLO, 1);
   rig_write (&rig, 0, 'a');
@@ -573,11 +573,10 @@ START_TEST (the_donors_file_is_read_again_when_it_changes)
   rig_write (&rig, 0, 'b');
   write_donors_file ("127.0.0.1:9401\n");
   fake_donor_wait_heard (rig.donors[1], MESSAGE_HELLO, 1);
-  while (fake_donor_lent (rig.donors[1]) == 0)
-    usleep (500);
+  fake_donor_wait_let_go (rig.donors[0]);
+  ck_assert_uint_eq (fake_donor_lent (rig.donors[0]), 0);
   ck_assert (lives_on (0, 1));
   rig_expect (&rig, 0, 'b');
-  ck_assert_uint_eq (fake_donor_lent (rig.donors[0]), 0);
   stop ();
 }
 END_TEST
