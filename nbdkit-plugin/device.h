@@ -79,8 +79,8 @@ int device_flush (struct device *d);
 
 /* Bring to the local copy what it refused and only a donor has, of one
  * slab or of all: 0 if nothing is left.  Passes over single pages that the
- * local copy refuses, and begins nothing after until_ns, which
- * may change meanwhile.
+ * local copy refuses, and begins nothing after until_ns, which may
+ * change meanwhile.
  */
 int device_save (struct device *d, uint64_t slab,
                  const _Atomic int64_t *until_ns);
@@ -91,8 +91,9 @@ int device_save_all (struct device *d, int64_t until_ns);
  * write is copied again, and at last writers wait for what is left.  From
  * until_ns (which may change) on only that is copied: pages that only the
  * donor has, and as many of the others as half a deadline suffices for; the
- * rest is on the local copy as well.  On success no request uses the former home any
- * more; on failure the slab still lives there.  May end either session.
+ * rest is on the local copy as well.  On success no request uses the former
+ * home any more; on failure the slab still lives there.  May end either
+ * session.
  */
 struct slab_home;
 int device_move (struct device *d, uint64_t slab,

@@ -6,6 +6,7 @@ PLUGIN = {
     "size": (None, "required"),
     "donors": (None, "required"),
     "donors-file": ("none", ""),
+    "resolve-interval": ("30s", "30s"),
     "fabric": ("auto", "auto"),
     "slab-size": ("1G", "1G"),
     "backing": ("none", "/var/tmp"),
@@ -72,6 +73,7 @@ PLUGIN_REFUSED = {
     "lanes": NO_NUMBER + ["0", "65"],
     "write-behind": NO_SIZE + ["0", "512K", "1048577", "1T"],
     "deadline": NO_DURATION + ["0", "99ms", "21s"],
+    "resolve-interval": NO_DURATION + ["0", "99ms", "25h"],
     "lock": ["", "yes", "1", "TRY", "require "],
     "state": ["", "/nonexistent/state", "/", "/tmp/" + "x" * 110],
 }

@@ -29,6 +29,13 @@ new_list (const struct rig_params *params)
   g_autofree char *error = NULL;
   struct donor_list *list;
 
+  /* An empty list is for a file alone. */
+  if (!params->list && params->donors == 0) {
+    const char *empty = scratch_path ("no-donors");
+
+    ck_assert (g_file_set_contents (empty, "", 0, NULL));
+    return donor_list_read_file (empty, &error);
+  }
   for (unsigned i = 0; !params->list && i < params->donors; i++)
     g_string_append_printf (text, "%s127.0.0.1:%u", i > 0 ? "," : "",
                             FAKE_PORT + i);
