@@ -18,7 +18,7 @@ plugindir = $(shell pkg-config --variable=plugindir nbdkit)
 endif
 
 VERSION = 0.1.0
-LIBS = glib-2.0 gio-unix-2.0 json-glib-1.0
+LIBS = glib-2.0 gio-unix-2.0 json-glib-1.0 libmicrohttpd
 FABRIC_LIBS = librdmacm libibverbs
 
 CFLAGS ?= -O2 -g

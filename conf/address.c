@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -115,4 +116,41 @@ address_canonical (const struct address *a)
   }
   host = g_ascii_strdown (a->host, -1);
   return g_strdup_printf ("%s:%u", host, a->port);
+}
+
+const char address_listen_allowed[] =
+  "ADDR:PORT with an address of this machine, as 10.0.0.2:9400 or "
+  "[::1]:9400; port 0 takes a free one";
+
+/* Port 0 is allowed here and nowhere else. */
+bool
+address_parse_listen (const char *text, struct sockaddr_storage *ret,
+                      socklen_t *len)
+{
+  const bool any_port = g_str_has_suffix (text, ":0");
+  g_autofree char *named = g_strdup (text);
+  g_autofree char *error = NULL;
+  const struct addrinfo hints = {
+    .ai_flags = AI_PASSIVE | AI_NUMERICSERV,
+    .ai_socktype = SOCK_STREAM,
+  };
+  struct addrinfo *found;
+  struct address *address;
+  char port[8];
+  int r;
+
+  if (any_port)
+    named[strlen (named) - 1] = '1';
+  address = address_parse (named, &error);
+  if (address == NULL)
+    return false;
+  g_snprintf (port, sizeof port, "%u", any_port ? 0 : address->port);
+  r = getaddrinfo (address->host, port, &hints, &found);
+  address_free (address);
+  if (r != 0)
+    return false;
+  memcpy (ret, found->ai_addr, found->ai_addrlen);
+  *len = found->ai_addrlen;
+  freeaddrinfo (found);
+  return true;
 }

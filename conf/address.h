@@ -4,7 +4,9 @@
 #define ISW_ADDRESS_H
 
 #include <glib.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct address {
   char *host;                   /* name or number, without brackets */
@@ -26,5 +28,13 @@ char *address_to_string (const struct address *a);
  * duplicates are found.
  */
 char *address_canonical (const struct address *a);
+
+/* An address to listen on: ADDR:PORT of this machine, where port 0 means
+ * any free one.  False if it is none; what is allowed then is below.  A
+ * name is looked up, which may block.
+ */
+bool address_parse_listen (const char *text, struct sockaddr_storage *ret,
+                           socklen_t *len);
+extern const char address_listen_allowed[];
 
 #endif /* ISW_ADDRESS_H */

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <glib.h>
-#include <netdb.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/un.h>
@@ -28,36 +27,10 @@ struct option {
   bool (*parse) (const char *text, struct donor_config *config);
 };
 
-/* Port 0, "any free one", is allowed here and nowhere else. */
 static bool
 parse_listen (const char *text, struct donor_config *config)
 {
-  const bool any_port = g_str_has_suffix (text, ":0");
-  g_autofree char *named = g_strdup (text);
-  g_autofree char *error = NULL;
-  const struct addrinfo hints = {
-    .ai_flags = AI_PASSIVE | AI_NUMERICSERV,
-    .ai_socktype = SOCK_STREAM,
-  };
-  struct addrinfo *found;
-  struct address *address;
-  char port[8];
-  int r;
-
-  if (any_port)
-    named[strlen (named) - 1] = '1';
-  address = address_parse (named, &error);
-  if (address == NULL)
-    return false;
-  g_snprintf (port, sizeof port, "%u", any_port ? 0 : address->port);
-  r = getaddrinfo (address->host, port, &hints, &found);
-  address_free (address);
-  if (r != 0)
-    return false;
-  memcpy (&config->listen, found->ai_addr, found->ai_addrlen);
-  config->listen_len = found->ai_addrlen;
-  freeaddrinfo (found);
-  return true;
+  return address_parse_listen (text, &config->listen, &config->listen_len);
 }
 
 static bool
@@ -162,8 +135,7 @@ parse_state (const char *text, struct donor_config *config)
 static const struct option options[] = {
   { "listen", "ADDR:PORT", "address and port to listen on",
     "127.0.0.1:9400", NULL,
-    "ADDR:PORT with an address of this machine, as 10.0.0.2:9400 or "
-    "[::1]:9400; port 0 takes a free one", parse_listen },
+    address_listen_allowed, parse_listen },
   { "fabric", "FABRIC", "verbs, tcp, or auto: all that work",
     "auto", NULL, "verbs, tcp or auto", parse_fabric },
   { "memory", "SIZE", "most memory ever lent",

@@ -1,5 +1,6 @@
 /* Addresses. */
 
+#include <arpa/inet.h>
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,49 @@ START_TEST (long_hosts)
 }
 END_TEST
 
+static const struct {
+  const char *text;
+  int family;                   /* AF_UNSPEC: none */
+  uint16_t port;
+} listens[] = {
+  { "127.0.0.1:9400", AF_INET, 9400 },
+  { "0.0.0.0:1", AF_INET, 1 },
+  { "127.0.0.1:0", AF_INET, 0 },
+  { "[::1]:9400", AF_INET6, 9400 },
+  { "[::]:0", AF_INET6, 0 },
+  { "", AF_UNSPEC, 0 },
+  { "127.0.0.1", AF_UNSPEC, 0 },
+  { ":0", AF_UNSPEC, 0 },
+  { ":9400", AF_UNSPEC, 0 },
+  { "::1:0", AF_UNSPEC, 0 },
+  { "127.0.0.1:00", AF_UNSPEC, 0 },
+  { "127.0.0.1:65536", AF_UNSPEC, 0 },
+  { "127.0.0.1:9400 ", AF_UNSPEC, 0 },
+};
+
+START_TEST (addresses_to_listen_on)
+{
+  struct sockaddr_storage got;
+  socklen_t len;
+
+  if (listens[_i].family == AF_UNSPEC) {
+    ck_assert (!address_parse_listen (listens[_i].text, &got, &len));
+    return;
+  }
+  ck_assert (address_parse_listen (listens[_i].text, &got, &len));
+  ck_assert_int_eq (got.ss_family, listens[_i].family);
+  if (got.ss_family == AF_INET) {
+    ck_assert_uint_eq (len, sizeof (struct sockaddr_in));
+    ck_assert_uint_eq (ntohs (((struct sockaddr_in *) &got)->sin_port),
+                       listens[_i].port);
+  } else {
+    ck_assert_uint_eq (len, sizeof (struct sockaddr_in6));
+    ck_assert_uint_eq (ntohs (((struct sockaddr_in6 *) &got)->sin6_port),
+                       listens[_i].port);
+  }
+}
+END_TEST
+
 int
 main (void)
 {
@@ -116,6 +160,8 @@ main (void)
   tcase_add_test (tc, bad_addresses);
   tcase_add_test (tc, errors_stay_on_one_line);
   tcase_add_test (tc, long_hosts);
+  tcase_add_loop_test (tc, addresses_to_listen_on, 0,
+                       G_N_ELEMENTS (listens));
   suite_add_tcase (suite, tc);
   srunner_run_all (runner, CK_NORMAL);
   failed = srunner_ntests_failed (runner);
