@@ -41,6 +41,11 @@ allocate (struct device *d)
   size_t all = slot_bytes + lane_bytes + DISK_BUFFERS * FABRIC_TRANSFER_MAX;
   char *memory;
 
+  for (unsigned i = 0; i < LATENCIES; i++) {
+    d->latencies[i] = histogram_new ();
+    if (!d->latencies[i])
+      return -ENOMEM;
+  }
   memory = mmap (NULL, all, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED)
@@ -113,14 +118,16 @@ device_free (struct device *d)
   if (d->arena)
     munmap (d->arena,
             d->arena_bytes + DISK_BUFFERS * FABRIC_TRANSFER_MAX);
+  for (unsigned i = 0; i < LATENCIES; i++)
+    histogram_free (d->latencies[i]);
   free (d);
 }
 
 static int
 for_each_span (struct device *d, char *buf, uint32_t size, uint64_t offset,
-               bool write)
+               bool write, int64_t begin_ns)
 {
-  int64_t deadline_ns = fabric_now_ns () + d->params.deadline_ns;
+  int64_t deadline_ns = begin_ns + d->params.deadline_ns;
   int r = 0;
 
   while (size > 0 && r == 0) {
@@ -144,14 +151,22 @@ for_each_span (struct device *d, char *buf, uint32_t size, uint64_t offset,
 int
 device_read (struct device *d, void *buf, uint32_t size, uint64_t offset)
 {
-  return for_each_span (d, buf, size, offset, false);
+  const int64_t begin_ns = fabric_now_ns ();
+  int r = for_each_span (d, buf, size, offset, false, begin_ns);
+
+  device_note (d, LATENCY_READ, begin_ns, 1);
+  return r;
 }
 
 int
 device_write (struct device *d, const void *buf, uint32_t size,
               uint64_t offset)
 {
-  return for_each_span (d, (char *) buf, size, offset, true);
+  const int64_t begin_ns = fabric_now_ns ();
+  int r = for_each_span (d, (char *) buf, size, offset, true, begin_ns);
+
+  device_note (d, LATENCY_WRITE, begin_ns, 1);
+  return r;
 }
 
 static int
@@ -159,11 +174,13 @@ write_zeros (struct device *d, uint64_t from, uint64_t to)
 {
   static const char zeros[PAGE_SIZE_BYTES];
 
-  return from < to ? device_write (d, zeros, to - from, from) : 0;
+  return from < to ? for_each_span (d, (char *) zeros, to - from, from, true,
+                                    fabric_now_ns ()) : 0;
 }
 
 static int
-discard (struct device *d, uint32_t size, uint64_t offset, bool partial)
+discard_range (struct device *d, uint32_t size, uint64_t offset,
+               bool partial)
 {
   uint64_t end = offset + size;
   uint64_t first = (offset + PAGE_SIZE_BYTES - 1) / PAGE_SIZE_BYTES;
@@ -181,6 +198,16 @@ discard (struct device *d, uint32_t size, uint64_t offset, bool partial)
   return r;
 }
 
+static int
+discard (struct device *d, uint32_t size, uint64_t offset, bool partial)
+{
+  const int64_t begin_ns = fabric_now_ns ();
+  int r = discard_range (d, size, offset, partial);
+
+  device_note (d, LATENCY_DISCARD, begin_ns, 1);
+  return r;
+}
+
 int
 device_zero (struct device *d, uint32_t size, uint64_t offset)
 {
@@ -193,8 +220,8 @@ device_trim (struct device *d, uint32_t size, uint64_t offset)
   return discard (d, size, offset, false);
 }
 
-int
-device_flush (struct device *d)
+static int
+flush (struct device *d)
 {
   int r, r2;
 
@@ -211,5 +238,15 @@ device_flush (struct device *d)
     r = r2;
   if (r == 0 && slab_table_remote_only (d->slabs) > 0)
     r = -EIO;
+  return r;
+}
+
+int
+device_flush (struct device *d)
+{
+  const int64_t begin_ns = fabric_now_ns ();
+  int r = flush (d);
+
+  device_note (d, LATENCY_FLUSH, begin_ns, 1);
   return r;
 }

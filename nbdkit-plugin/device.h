@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "conf/histogram.h"
 #include "nbdkit-plugin/lane_pool.h"
 #include "nbdkit-plugin/page_order.h"
 
@@ -26,6 +27,18 @@ struct device_counters {
   _Atomic uint64_t promoted;    /* read from disk, and written to a donor */
   _Atomic uint64_t saved;       /* refused by the local copy, and there now */
   _Atomic uint64_t deadlines_missed, io_errors;
+};
+
+/* What is timed: requests, from their coming to their result; and page
+ * reads, from asking the source that had the page to its content, each
+ * page of a run for itself.
+ */
+enum device_latency {
+  LATENCY_READ, LATENCY_WRITE, LATENCY_FLUSH,
+  LATENCY_DISCARD,              /* trim and zero */
+  LATENCY_READ_SLOTS, LATENCY_READ_DONORS, LATENCY_READ_DISK,
+  LATENCY_READ_ZERO,
+  LATENCIES
 };
 
 struct device_params {
@@ -54,6 +67,7 @@ struct device {
   struct lane_pool disk_buffers; /* aligned memory for reads from disk */
   struct write_behind *writers;
   struct device_counters counters;
+  struct histogram *latencies[LATENCIES];
 };
 
 /* Allocate, and start the writers.  NULL with errno set. */

@@ -6,6 +6,7 @@
 #ifndef ISW_DEVICE_PARTS_H
 #define ISW_DEVICE_PARTS_H
 
+#include "fabric/fabric.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/span.h"
 
@@ -13,6 +14,14 @@ static inline void
 device_count (_Atomic uint64_t *counter, uint64_t by)
 {
   atomic_fetch_add_explicit (counter, by, memory_order_relaxed);
+}
+
+/* What began at begin_ns has ended now, `times` times. */
+static inline void
+device_note (struct device *d, enum device_latency what, int64_t begin_ns,
+             uint32_t times)
+{
+  histogram_note (d->latencies[what], fabric_now_ns () - begin_ns, times);
 }
 
 /* Read a span into its buffer; no donor is waited for past deadline_ns. */

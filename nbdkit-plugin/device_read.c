@@ -15,9 +15,10 @@ enum { READ_TRIES = 3, READ_PAUSE_NS = 200000000, LATE_MAX_NS = 500000000 };
  * its slot if it has one; only then does the slab table tell the truth.
  */
 static void
-read_from_slots (struct device *d, const struct span *s, uint32_t *todo)
+read_from_slots (struct device *d, const struct span *s, uint32_t *todo,
+                 int64_t begin_ns)
 {
-  uint32_t slots[SPAN_PAGES_MAX], n = span_pages (s);
+  uint32_t slots[SPAN_PAGES_MAX], n = span_pages (s), found = 0;
 
   slot_pool_find (d->slots, span_first_page (s), n, slots);
   for (uint32_t i = 0; i < n; i++)
@@ -25,9 +26,13 @@ read_from_slots (struct device *d, const struct span *s, uint32_t *todo)
       span_fill (s, span_first_page (s) + i, 1,
                  slot_pool_buffer (d->slots, slots[i]));
       *todo &= ~pages_mask (i, 1);
-      device_count (&d->counters.read_slots, 1);
+      found++;
     }
   slot_pool_release (d->slots, slots, n);
+  if (found > 0) {
+    device_count (&d->counters.read_slots, found);
+    device_note (d, LATENCY_READ_SLOTS, begin_ns, found);
+  }
 }
 
 /* Post reads for every page in todo that a donor has; returns them. */
@@ -64,8 +69,10 @@ post_reads (struct device *d, const struct span *s, uint32_t todo,
 
 static void
 land_reads (struct device *d, const struct span *s, struct flight *f,
-            uint32_t *todo)
+            uint32_t *todo, int64_t begin_ns)
 {
+  uint32_t landed = 0;
+
   for (unsigned j = 0; j < f->ops; j++) {
     const struct fabric_op *op = &f->lane->ops[j];
     uint32_t i = ((char *) op->local - f->lane->landing) / PAGE_SIZE_BYTES;
@@ -75,7 +82,11 @@ land_reads (struct device *d, const struct span *s, struct flight *f,
       continue;
     span_fill (s, span_first_page (s) + i, n, op->local);
     *todo &= ~pages_mask (i, n);
-    device_count (&d->counters.read_donors, n);
+    landed += n;
+  }
+  if (landed > 0) {
+    device_count (&d->counters.read_donors, landed);
+    device_note (d, LATENCY_READ_DONORS, begin_ns, landed);
   }
 }
 
@@ -104,7 +115,7 @@ wants_donor (struct device *d, const struct span *s, uint32_t todo)
 /* False if there was no lane in time. */
 static bool
 read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
-                 int64_t deadline_ns)
+                 int64_t begin_ns, int64_t deadline_ns)
 {
   struct flight f = {
     .slab = slab_table_slab_of (d->slabs, span_first_page (s)),
@@ -120,7 +131,7 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
   if (in_time && post_reads (d, s, *todo, &f)) {
     flight_land (d, &f, deadline_ns);
     slab_table_unpin (d->slabs, f.slab, &f.home);
-    land_reads (d, s, &f, todo);
+    land_reads (d, s, &f, todo, begin_ns);
   }
   lane_pool_put (&d->lanes, f.lane);
   return in_time;
@@ -195,6 +206,7 @@ static int
 read_from_disk (struct device *d, const struct span *s, uint64_t page,
                 uint32_t n, int64_t deadline_ns)
 {
+  const int64_t begin_ns = fabric_now_ns ();
   struct page_claim claim;
   bool promote = begin_promotion (d, &claim, page, n);
   struct lane *buffer = lane_pool_take (&d->disk_buffers, INT64_MAX);
@@ -203,6 +215,7 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   if (r == 0) {
     span_fill (s, page, n, buffer->landing);
     device_count (&d->counters.read_disk, n);
+    device_note (d, LATENCY_READ_DISK, begin_ns, n);
     if (promote && flight_has_time (d, deadline_ns) &&
         page_order_strengthen (&d->order, &claim))
       write_promoted (d, page, n, buffer->landing, deadline_ns);
@@ -231,6 +244,17 @@ count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
   if (source == SOURCE_DONOR)
     slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), &home);
   return source == SOURCE_DISK ? on_disk : 0;
+}
+
+static void
+read_zeros (struct device *d, const struct span *s, uint64_t page,
+            uint32_t n)
+{
+  const int64_t begin_ns = fabric_now_ns ();
+
+  span_fill (s, page, n, NULL);
+  device_count (&d->counters.read_zero, n);
+  device_note (d, LATENCY_READ_ZERO, begin_ns, n);
 }
 
 /* How late a read may be that would fail otherwise; guarantee 4 leaves a
@@ -278,8 +302,7 @@ read_from_here (struct device *d, const struct span *s, uint32_t *todo,
       r = read_from_disk (d, s, page, n, deadline_ns);
       break;
     case SOURCE_ZERO:
-      span_fill (s, page, n, NULL);
-      device_count (&d->counters.read_zero, n);
+      read_zeros (d, s, page, n);
       break;
     case SOURCE_LOST:
       r = -EIO;
@@ -300,9 +323,11 @@ device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
 
   /* Again while a session ended under us, or a slab was mapped. */
   while (todo && r == 0) {
-    read_from_slots (d, s, &todo);
+    const int64_t begin_ns = fabric_now_ns ();
+
+    read_from_slots (d, s, &todo, begin_ns);
     if (use_donor)
-      use_donor = read_from_donor (d, s, &todo, deadline_ns) &&
+      use_donor = read_from_donor (d, s, &todo, begin_ns, deadline_ns) &&
         fabric_now_ns () < deadline_ns;
     r = read_from_here (d, s, &todo, use_donor, deadline_ns);
     if (r < 0 && !use_donor && !last_resort) {

@@ -1,5 +1,6 @@
 #include "nbdkit-plugin/status.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -183,6 +184,32 @@ add_counters (JsonBuilder *b, const struct device *d,
   json_builder_end_object (b);
 }
 
+/* All since the start. */
+static void
+add_latencies (JsonBuilder *b, const struct device *d)
+{
+  static const char *const names[LATENCIES] = {
+    [LATENCY_READ] = "read", [LATENCY_WRITE] = "write",
+    [LATENCY_FLUSH] = "flush", [LATENCY_DISCARD] = "discard",
+    [LATENCY_READ_SLOTS] = "read_slots",
+    [LATENCY_READ_DONORS] = "read_donors",
+    [LATENCY_READ_DISK] = "read_disk", [LATENCY_READ_ZERO] = "read_zero",
+  };
+  struct histogram_sums sums;
+
+  begin (b, "latency");
+  for (unsigned i = 0; i < LATENCIES; i++) {
+    histogram_read (d->latencies[i], &sums);
+    begin (b, names[i]);
+    add_int (b, "count", sums.count);
+    add_int (b, "p50_us", ceil (histogram_quantile_us (&sums, 0.5)));
+    add_int (b, "p99_us", ceil (histogram_quantile_us (&sums, 0.99)));
+    add_int (b, "sum_us", sums.sum_ns / 1000);
+    json_builder_end_object (b);
+  }
+  json_builder_end_object (b);
+}
+
 static void
 add_write_behind (JsonBuilder *b, const struct device *d)
 {
@@ -214,6 +241,7 @@ status_report (const struct mapper_params *params, const uint8_t *device_id,
   add_services (b, source);
   add_donors (b, donors);
   add_counters (b, params->device, &homes->counters);
+  add_latencies (b, params->device);
   add_write_behind (b, params->device);
   json_builder_end_object (b);
   return json_builder_get_root (b);
