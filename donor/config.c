@@ -132,6 +132,16 @@ parse_state (const char *text, struct donor_config *config)
   return text[0] != '\0' && strlen (text) < sizeof address->sun_path;
 }
 
+static bool
+parse_metrics (const char *text, struct donor_config *config)
+{
+  struct sockaddr_storage address;
+  socklen_t len;
+
+  config->metrics = text;
+  return address_parse_listen (text, &address, &len);
+}
+
 static const struct option options[] = {
   { "listen", "ADDR:PORT", "address and port to listen on",
     "127.0.0.1:9400", NULL,
@@ -166,6 +176,8 @@ static const struct option options[] = {
     "try", NULL, "require, try or no", parse_lock },
   { "state", "PATH", "Unix socket for infiniswapctl",
     NULL, "none", "a path of at most 107 bytes", parse_state },
+  { "metrics", "ADDR:PORT", "serve metrics to Prometheus there",
+    NULL, "none", address_listen_allowed, parse_metrics },
 };
 
 enum { NR_OPTIONS = G_N_ELEMENTS (options) };

@@ -28,6 +28,7 @@ struct donor_config {
   int64_t deadline_ns;
   enum memory_lock_mode lock;
   const char *state_path;       /* NULL: none */
+  const char *metrics;          /* ADDR:PORT; NULL: none */
 
   /* No options: tests put their own here. */
   const char *meminfo_path;

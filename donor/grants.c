@@ -429,6 +429,7 @@ grants_done (struct grants *g, const struct message *m)
 {
   const uint64_t id = m->done.grant;
   struct grant *grant = g_hash_table_lookup (g->by_id, &id);
+  int64_t took_ns;
 
   if (!evictions_sent (&g->evictions, m->id))
     return fail_bad (g, "DONE without an EVICT");
@@ -438,8 +439,9 @@ grants_done (struct grants *g, const struct message *m)
     return NULL;
   if (grant->eviction.request != m->id)
     return fail_bad (g, "DONE of a grant that EVICT did not name");
-  recent_note (&g->shared->eviction_ns,
-               fabric_now_ns () - grant->eviction.asked_ns);
+  took_ns = fabric_now_ns () - grant->eviction.asked_ns;
+  recent_note (&g->shared->eviction_ns, took_ns);
+  histogram_note (g->shared->eviction_durations, took_ns, 1);
   return take_back (g, grant);
 }
 

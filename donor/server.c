@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include "conf/log.h"
+#include "conf/metrics_server.h"
 #include "conf/state_socket.h"
 #include "conf/units.h"
 #include "donor/demand.h"
 #include "donor/evictor.h"
 #include "donor/lender.h"
+#include "donor/metrics.h"
 #include "donor/server.h"
 #include "donor/session.h"
 #include "donor/status.h"
@@ -41,6 +43,7 @@ struct server {
   unsigned nr_listeners;
   GPtrArray *sessions;          /* struct session *, oldest first */
   struct state_socket *state;
+  struct metrics_server *metrics;
 };
 
 /* Sessions */
@@ -365,26 +368,79 @@ evict_some (void *data)
   evictor_wake (server->home.shared.evictor);
 }
 
-static JsonNode *
-answer_state (const char *request, void *data)
+static struct donor_status
+status_of (const struct server *server)
 {
-  struct server *server = data;
   struct donor_status status = {
     .shared = &server->home.shared,
     .sessions = server->sessions,
     .listen = server->address_text,
     .lock = server->lock,
   };
-  unsigned i;
+
+  for (unsigned i = 0; i < server->nr_listeners; i++)
+    status.fabrics[i] = server->listeners[i].fabric->ops->name;
+  return status;
+}
+
+static JsonNode *
+answer_state (const char *request, void *data)
+{
+  struct server *server = data;
+  struct donor_status status;
 
   if (g_str_has_prefix (request, "evict "))
     return demand_answer (&server->home.shared,
                           request + strlen ("evict "));
   if (strcmp (request, "status") != 0)
     return NULL;
-  for (i = 0; i < server->nr_listeners; i++)
-    status.fabrics[i] = server->listeners[i].fabric->ops->name;
+  status = status_of (server);
   return donor_status_new (&status);
+}
+
+static void
+collect_metrics (struct exposition *e, void *data)
+{
+  const struct donor_status status = status_of (data);
+
+  donor_metrics_report (e, &status);
+}
+
+static bool
+serve_metrics (struct server *server, char **error)
+{
+  int r;
+
+  if (server->metrics == NULL)
+    return true;
+  r = metrics_server_serve (server->metrics, server->home.shared.context,
+                            collect_metrics, server);
+  if (r < 0) {
+    *error = g_strdup_printf ("cannot serve metrics: %s", strerror (-r));
+    return false;
+  }
+  log_notice ("metrics on http://%s/metrics",
+              metrics_server_address (server->metrics));
+  return true;
+}
+
+/* Where others may look at it. */
+static bool
+bind_sockets (struct server *server, char **error)
+{
+  const struct donor_config *config = server->config;
+
+  if (config->state_path) {
+    server->state = state_socket_bind (config->state_path, error);
+    if (server->state == NULL)
+      return false;
+  }
+  if (config->metrics) {
+    server->metrics = metrics_server_bind (config->metrics, error);
+    if (server->metrics == NULL)
+      return false;
+  }
+  return true;
 }
 
 static bool
@@ -394,14 +450,13 @@ start (struct server *server, char **error)
   const struct lender_events events = { .settled = say_lending,
                                         .shortage = evict_some,
                                         .data = server };
-  const char *path = server->config->state_path;
 
-  if (path) {
-    server->state = state_socket_bind (path, error);
-    if (server->state == NULL)
-      return false;
+  shared->eviction_durations = histogram_new ();
+  if (shared->eviction_durations == NULL) {
+    *error = g_strdup ("memory is short");
+    return false;
   }
-  if (!listen_all (server, error))
+  if (!bind_sockets (server, error) || !listen_all (server, error))
     return false;
   shared->lender = lender_new (server->config, shared->context, &events,
                                error);
@@ -410,7 +465,7 @@ start (struct server *server, char **error)
   shared->evictor = evictor_new (shared, server->sessions);
   if (server->state)
     state_socket_serve (server->state, shared->context, answer_state, server);
-  return true;
+  return serve_metrics (server, error);
 }
 
 struct server *
@@ -477,6 +532,7 @@ server_free (struct server *server)
   if (server == NULL)
     return;
   state_socket_close (server->state);
+  metrics_server_close (server->metrics);
   for (i = 0; i < server->nr_listeners; i++)
     wake_free (server->listeners[i].source);
   while (server->sessions->len > 0)
@@ -486,6 +542,7 @@ server_free (struct server *server)
     fabric_listener_close (server->listeners[i].fabric);
   evictor_free (server->home.shared.evictor);
   lender_free (server->home.shared.lender);
+  histogram_free (server->home.shared.eviction_durations);
   g_ptr_array_unref (server->sessions);
   g_free (server);
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "conf/histogram.h"
 #include "donor/config.h"
 #include "donor/lender.h"
 #include "donor/recent.h"
@@ -35,6 +36,7 @@ struct donor_shared {
   bool stopping;                /* lends nothing any more */
   struct donor_counters counters;
   struct recent eviction_ns;    /* from EVICT to DONE */
+  struct histogram *eviction_durations; /* the same, of all */
   uint64_t last_grant;          /* never reused while the donor runs */
 };
 

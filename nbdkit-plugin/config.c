@@ -43,7 +43,8 @@ const char config_help[] =
   "deadline=DURATION       longest a request waits on donors (default 2s)\n"
   "lock=require|try|no     lock memory and set PR_SET_IO_FLUSHER (default\n"
   "                        try)\n"
-  "state=PATH              Unix socket for infiniswapctl (default none)";
+  "state=PATH              Unix socket for infiniswapctl (default none)\n"
+  "metrics=ADDR:PORT       serve metrics to Prometheus there (default none)";
 
 void
 config_init (struct config *c)
@@ -64,6 +65,7 @@ config_clear (struct config *c)
   g_clear_pointer (&c->donors_file, g_free);
   g_clear_pointer (&c->backing, g_free);
   g_clear_pointer (&c->state, g_free);
+  g_clear_pointer (&c->metrics, g_free);
 }
 
 /* ---- one kind of value each ---- */
@@ -305,6 +307,19 @@ set_state (struct config *c, const char *key, const char *value)
   return set_path (key, value, &c->state);
 }
 
+static int
+set_metrics (struct config *c, const char *key, const char *value)
+{
+  struct sockaddr_storage address;
+  socklen_t len;
+
+  if (!address_parse_listen (value, &address, &len))
+    return refuse (key, value, address_listen_allowed);
+  g_free (c->metrics);
+  c->metrics = g_strdup (value);
+  return 0;
+}
+
 static const struct {
   const char *key;
   int (*set) (struct config *c, const char *key, const char *value);
@@ -327,6 +342,7 @@ static const struct {
   { "deadline", set_deadline },
   { "lock", set_lock },
   { "state", set_state },
+  { "metrics", set_metrics },
 };
 
 int
@@ -439,6 +455,7 @@ config_strings (const struct config *c)
        g_strdup (units_format_duration (c->deadline_ns, text)));
   add (s, "lock", g_strdup (memory_lock_mode_name (c->lock)));
   add_path (s, "state", c->state);
+  add_path (s, "metrics", c->metrics);
   g_ptr_array_add (s, NULL);
   return (char **) g_ptr_array_free (s, FALSE);
 }

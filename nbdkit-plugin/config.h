@@ -24,7 +24,7 @@ struct config {
   uint64_t write_behind_bytes;
   int64_t deadline_ns;
   enum memory_lock_mode lock;
-  char *state;
+  char *state, *metrics;
 };
 
 /* For nbdkit's --help. */

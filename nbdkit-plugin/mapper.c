@@ -11,10 +11,13 @@
 
 #include <glib-unix.h>
 
+#include "conf/log.h"
+#include "conf/metrics_server.h"
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/donor_source.h"
 #include "nbdkit-plugin/homes.h"
+#include "nbdkit-plugin/metrics.h"
 #include "nbdkit-plugin/placing.h"
 #include "nbdkit-plugin/registration.h"
 #include "nbdkit-plugin/rescue.h"
@@ -313,6 +316,31 @@ on_request (const char *request, void *data)
                         m->donors, &m->homes);
 }
 
+static void
+collect_metrics (struct exposition *e, void *data)
+{
+  struct mapper *m = data;
+
+  metrics_report (e, &m->params, m->donors, &m->homes);
+}
+
+/* The device is worth more than what is seen of it. */
+static void
+serve_metrics (struct mapper *m)
+{
+  int r;
+
+  if (!m->params.metrics)
+    return;
+  r = metrics_server_serve (m->params.metrics, m->context, collect_metrics,
+                            m);
+  if (r < 0)
+    log_error ("cannot serve metrics: %s", strerror (-r));
+  else
+    log_notice ("metrics on http://%s/metrics",
+                metrics_server_address (m->params.metrics));
+}
+
 /* ---- the thread ---- */
 
 static void
@@ -358,6 +386,7 @@ run_mapper (void *data)
       .resolve_interval_ns = m->params.resolve_interval_ns,
       .changed = on_donors, .data = m,
     });
+  serve_metrics (m);
 
   g_main_loop_run (m->loop);
 
@@ -447,6 +476,7 @@ mapper_free (struct mapper *m)
   stop_thread (m);
   if (m->context) {
     state_socket_close (m->params.state);
+    metrics_server_close (m->params.metrics);
     g_main_loop_unref (m->loop);
     g_main_context_unref (m->context);
     g_free (m->placings);

@@ -13,6 +13,7 @@
 
 struct device;
 struct mapper;
+struct metrics_server;
 struct state_socket;
 
 struct mapper_params {
@@ -24,6 +25,7 @@ struct mapper_params {
   unsigned probes;
   uint64_t max_slabs_per_donor;
   struct state_socket *state;   /* to serve; or NULL */
+  struct metrics_server *metrics; /* to serve; or NULL */
   char *const *config;          /* key, value, ..., NULL: for status */
   struct memory_lock_result lock;
 };

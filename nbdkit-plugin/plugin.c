@@ -11,6 +11,7 @@
 
 #include "conf/log.h"
 #include "conf/memory_lock.h"
+#include "conf/metrics_server.h"
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/config.h"
@@ -24,6 +25,7 @@ static struct config config;
 static char **config_in_force;
 static struct backing *backing;
 static struct state_socket *state;
+static struct metrics_server *metrics;
 static struct mapper *mapper;
 static struct device *device;
 
@@ -65,6 +67,26 @@ isw_config_complete (void)
   return config_check (&config);
 }
 
+/* Where others may look at it. */
+static int
+bind_sockets (char **error)
+{
+  const char *key = "metrics", *value = config.metrics;
+
+  if (config.metrics)
+    metrics = metrics_server_bind (config.metrics, error);
+  if (config.state && !*error) {
+    key = "state";
+    value = config.state;
+    state = state_socket_bind (config.state, error);
+  }
+  if (!*error)
+    return 0;
+  nbdkit_error ("%s=%s: %s", key, value, *error);
+  metrics_server_close (metrics);
+  return -1;
+}
+
 /* Before the fork, where errors still reach the user.  The local copy
  * comes last: its file may be made here, and must not be left behind.
  */
@@ -73,18 +95,15 @@ isw_get_ready (void)
 {
   char *error = NULL;
 
-  if (config.state) {
-    state = state_socket_bind (config.state, &error);
-    if (!state) {
-      nbdkit_error ("state=%s: %s", config.state, error);
-      g_free (error);
-      return -1;
-    }
+  if (bind_sockets (&error) == -1) {
+    g_free (error);
+    return -1;
   }
   backing = backing_open (config.backing, config.size_bytes,
                           config.backing_unsafe, &error);
   if (!backing) {
     state_socket_close (state);
+    metrics_server_close (metrics);
     nbdkit_error ("%s", error);
     g_free (error);
     return -1;
@@ -123,7 +142,8 @@ start_mapper (const struct memory_lock_result *lock)
     .fabric = config.fabric,
     .probes = config.probes,
     .max_slabs_per_donor = config.max_slabs_per_donor,
-    .state = state, .config = config_in_force, .lock = *lock,
+    .state = state, .metrics = metrics, .config = config_in_force,
+    .lock = *lock,
   };
   int r = mapper_start (mapper, &params);
 

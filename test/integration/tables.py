@@ -21,6 +21,7 @@ PLUGIN = {
     "deadline": ("2s", "2s"),
     "lock": ("try", "try"),
     "state": ("none", "none"),
+    "metrics": ("none", "none"),
 }
 
 DONOR = {
@@ -37,6 +38,7 @@ DONOR = {
     "deadline": ("3s", "3s"),
     "lock": ("try", "try"),
     "state": ("none", "none"),
+    "metrics": ("none", "none"),
     "config": (None, "none|no such file|no file"),
 }
 
@@ -55,6 +57,11 @@ NO_DURATION = ["", "x", "-1s", "2 s", "2sx", "2d", "1e3ms", "9999999h"]
 NO_ADDRESS = ["", "host", "host:", ":9400", "host:0", "host:65536",
               "host:9400x", "ho st:9400", "::1:9400", "[::1]", "[::1:9400",
               "[x]:9400", "1.2.3:9400", "host:-1"]
+
+NO_LISTEN = ["", "host", "127.0.0.1", "127.0.0.1:", ":9400",
+             "127.0.0.1:65536", "127.0.0.1:9400x", "::1:9400", "[::1]",
+             "1.2.3:9400"]
+NO_METRICS = NO_LISTEN + ["192.0.2.1:9400"]
 
 PLUGIN_REFUSED = {
     "size": NO_SIZE + ["0", "4095", "6000", "4097"],
@@ -76,12 +83,11 @@ PLUGIN_REFUSED = {
     "resolve-interval": NO_DURATION + ["0", "99ms", "25h"],
     "lock": ["", "yes", "1", "TRY", "require "],
     "state": ["", "/nonexistent/state", "/", "/tmp/" + "x" * 110],
+    "metrics": NO_METRICS,
 }
 
 DONOR_REFUSED = {
-    "listen": ["", "host", "127.0.0.1", "127.0.0.1:", ":9400",
-               "127.0.0.1:65536", "127.0.0.1:9400x", "::1:9400", "[::1]",
-               "1.2.3:9400"],
+    "listen": NO_LISTEN,
     "fabric": ["", "rdma", "AUTO", "tcp,verbs"],
     "memory": NO_SIZE + ["0", "1023M"],
     "headroom": NO_SIZE + ["1024T"],
@@ -94,5 +100,6 @@ DONOR_REFUSED = {
     "deadline": NO_DURATION + ["0", "61s"],
     "lock": ["", "yes", "1", "TRY"],
     "state": ["", "/nonexistent/state", "/tmp/" + "x" * 110],
+    "metrics": NO_METRICS,
     "config": ["", "/nonexistent/config", "/"],
 }

@@ -116,6 +116,9 @@ START_TEST (values_are_taken)
   c = parse_good ("--state", "/run/x.sock");
   ck_assert_str_eq (c->state_path, "/run/x.sock");
   donor_config_free (c);
+  c = parse_good ("--metrics", "[::1]:9401");
+  ck_assert_str_eq (c->metrics, "[::1]:9401");
+  donor_config_free (c);
 }
 END_TEST
 
@@ -170,6 +173,9 @@ static const struct { const char *option, *value; } bad[] = {
   { "--state", "" },
   { "--state", "/123456789012345678901234567890123456789012345678901234567"
     "89012345678901234567890123456789012345678901234567890" },
+  { "--metrics", "" },
+  { "--metrics", "10.0.0.2" },
+  { "--metrics", "10.0.0.2:65536" },
 };
 
 START_TEST (bad_values_are_refused_in_one_line)
@@ -243,7 +249,7 @@ START_TEST (key_file_has_the_same_names)
     parse_file ("[donor]\nlisten = 127.0.0.1:1\nfabric=tcp\nmemory=2G\n"
                 "headroom=1M\nready=3\nslab-size=2M\nmax-borrowers=4\n"
                 "max-per-borrower=4M\nsmoothing=0.5\nevict-extra=6\n"
-                "deadline=7s\nlock=no\nstate=/x\n",
+                "deadline=7s\nlock=no\nstate=/x\nmetrics=127.0.0.1:2\n",
                 NULL, NULL, &text, &path);
   const char *name, *value;
   size_t i;
@@ -264,7 +270,7 @@ START_TEST (key_file_has_the_same_names)
   for (i = 0; (name = donor_config_option (c, i, &value)); i++)
     if (strcmp (name, "slab-size") == 0)
       ck_assert_str_eq (value, "2M");
-  ck_assert_uint_eq (i, 13);
+  ck_assert_uint_eq (i, 14);
   donor_config_free (c);
   g_free (path);
 }
