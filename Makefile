@@ -241,7 +241,8 @@ install: all
 	install -m 0755 $(DONOR) $(DESTDIR)$(sbindir)
 	install -m 0755 $(CTL) $(DESTDIR)$(bindir)
 	install -m 0644 $(filter %.1,$(MANS)) $(DESTDIR)$(mandir)/man1
-	install -m 0644 README.md DESIGN.md LICENSE $(wildcard conf/*.example) \
+	install -m 0644 README.md DESIGN.md LICENSE $(wildcard conf/*.example \
+	  conf/monitoring/*) \
 	  $(DESTDIR)$(docdir)
 
 clean:
