@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "conf/address.h"
+#include "conf/cgroup.h"
 #include "conf/key_file.h"
 #include "conf/units.h"
-#include "donor/cgroup.h"
 #include "donor/config.h"
 
 static const int64_t millisecond_ns = 1000000;

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conf/cgroup.h"
 #include "conf/log.h"
 #include "conf/units.h"
-#include "donor/cgroup.h"
 #include "donor/lender.h"
 #include "donor/memory_monitor.h"
 #include "donor/pressure.h"

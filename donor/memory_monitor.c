@@ -1,8 +1,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "conf/kernel_file.h"
 #include "donor/memory_monitor.h"
-#include "donor/kernel_file.h"
 #include "placement/activity.h"
 #include "placement/headroom.h"
 

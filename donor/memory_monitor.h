@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "donor/cgroup.h"
+#include "conf/cgroup.h"
 #include "placement/headroom.h"
 
 struct memory_monitor {

@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-#include "donor/cgroup.h"
+#include "conf/cgroup.h"
 #include "donor/memory_monitor.h"
 
 static const uint64_t mib = 1 << 20;

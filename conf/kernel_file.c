@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "conf/units.h"
-#include "donor/kernel_file.h"
+#include "conf/kernel_file.h"
 
 int
 kernel_file_read (const char *path, char buf[KERNEL_FILE_MAX])

@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "donor/cgroup.h"
-#include "donor/kernel_file.h"
+#include "conf/cgroup.h"
+#include "conf/kernel_file.h"
 
 struct cgroup {
   const char *self_path;
