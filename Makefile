@@ -20,11 +20,12 @@ endif
 VERSION = 0.1.0
 LIBS = glib-2.0 gio-unix-2.0 json-glib-1.0 libmicrohttpd
 FABRIC_LIBS = librdmacm libibverbs
+CTL_LIBS = libnbd libnl-genl-3.0 blkid libsystemd
 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden \
   -pthread -I. -D_GNU_SOURCE -DISW_VERSION='"$(VERSION)"' \
-  $(shell pkg-config --cflags $(LIBS) $(FABRIC_LIBS) nbdkit check libnbd) \
+  $(shell pkg-config --cflags $(LIBS) $(FABRIC_LIBS) $(CTL_LIBS) nbdkit check) \
   $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
 ALL_LIBS = $(shell pkg-config --libs $(LIBS) $(FABRIC_LIBS)) -lm
@@ -48,6 +49,8 @@ archive = $(O)/lib$(1).a
 nbdkit-plugin_MAIN = nbdkit-plugin/plugin.c nbdkit-plugin/config.c
 donor_MAIN = donor/main.c
 ctl_MAIN = ctl/main.c
+# Libraries of one module alone.
+ctl_LDLIBS = $(shell pkg-config --libs $(CTL_LIBS))
 objects = $(patsubst %.c,$(O)/%.o,$(1))
 module_objects = $(call objects,$(filter-out $($(1)_MAIN),$(wildcard $(1)/*.c)))
 
@@ -56,7 +59,7 @@ PLUGIN = $(O)/nbdkit-infiniswap-plugin.so
 DONOR = $(O)/infiniswap-donor
 CTL = $(O)/infiniswapctl
 MANS = $(patsubst %.pod,$(O)/%,$(notdir $(wildcard nbdkit-plugin/*.pod \
-  donor/*.pod ctl/*.pod)))
+  donor/*.pod ctl/*.pod fabric/*.pod)))
 UNIT = $(patsubst %.c,$(O)/%,$(wildcard test/unit/*/test_*.c))
 TOOLS = $(patsubst %.c,$(O)/%,$(wildcard test/vm/*.c test/integration/*.c))
 
@@ -92,9 +95,9 @@ $(DONOR): $(call objects,$(donor_MAIN)) $(call archive,donor) $(BASE)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
-$(CTL): $(call objects,$(ctl_MAIN)) $(call archive,ctl) $(call archive,conf)
+$(CTL): $(call objects,$(ctl_MAIN)) $(call archive,ctl) $(BASE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) $(ctl_LDLIBS)
 
 # test/unit/MODULE/test_X.c links MODULE and what that depends on; other
 # sources beside it that are not tests are linked into each.
@@ -107,7 +110,7 @@ $(UNIT): $(O)/%: $(O)/%.o \
   $$(call archive,$$(call unit_module,$$*)) $(BASE)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) \
-	  $(shell pkg-config --libs check)
+	  $($(call unit_module,$*)_LDLIBS) $(shell pkg-config --libs check)
 
 $(TOOLS): $(O)/%: $(O)/%.o $(BASE)
 	$(call say,LD,$@)
@@ -129,6 +132,7 @@ $(O)/test/chaos/sick_disk.so: $(O)/test/chaos/sick_disk.o
 $(O)/%: nbdkit-plugin/%.pod ; $(pod2man)
 $(O)/%: donor/%.pod ; $(pod2man)
 $(O)/%: ctl/%.pod ; $(pod2man)
+$(O)/%: fabric/%.pod ; $(pod2man)
 define pod2man
 	$(call say,MAN,$@)
 	@mkdir -p $(@D)
@@ -236,11 +240,13 @@ demo-here: all $(TOOLS)
 
 install: all
 	install -d $(DESTDIR)$(plugindir) $(DESTDIR)$(bindir) \
-	  $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(docdir)
+	  $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man1 \
+	  $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(docdir)
 	install -m 0755 $(PLUGIN) $(DESTDIR)$(plugindir)
 	install -m 0755 $(DONOR) $(DESTDIR)$(sbindir)
 	install -m 0755 $(CTL) $(DESTDIR)$(bindir)
 	install -m 0644 $(filter %.1,$(MANS)) $(DESTDIR)$(mandir)/man1
+	install -m 0644 $(filter %.7,$(MANS)) $(DESTDIR)$(mandir)/man7
 	install -m 0644 README.md DESIGN.md LICENSE $(wildcard conf/*.example \
 	  conf/monitoring/*) \
 	  $(DESTDIR)$(docdir)

@@ -84,8 +84,8 @@ keep (struct page *p, char *text)
   return cell;
 }
 
-static const char *
-printable (struct page *p, const char *text)
+const char *
+page_printable (struct page *p, const char *text)
 {
   g_autofree char *valid = g_utf8_make_valid (text, -1);
   GString *cell = g_string_new (NULL);
@@ -129,7 +129,7 @@ node_text (struct page *p, JsonNode *node)
   if (!JSON_NODE_HOLDS_VALUE (node))
     return nothing;
   if (json_node_get_value_type (node) == G_TYPE_STRING)
-    return printable (p, json_node_get_string (node));
+    return page_printable (p, json_node_get_string (node));
   if (json_node_get_value_type (node) == G_TYPE_BOOLEAN)
     return json_node_get_boolean (node) ? "true" : "false";
   if (json_node_get_value_type (node) == G_TYPE_INT64)
@@ -148,14 +148,13 @@ page_text (struct page *p, JsonObject *o, const char *name)
 
 /* To one decimal: unlike what users write, memory is rarely round. */
 const char *
-page_size (struct page *p, JsonObject *o, const char *name)
+page_bytes (struct page *p, double bytes)
 {
   static const char *const units[] = { "", "K", "M", "G", "T", "P", "E" };
   g_autofree char *number = NULL;
-  double bytes;
   int i = 0;
 
-  if (!page_number (o, name, &bytes) || bytes < 0 || bytes >= 0x1p64)
+  if (!(bytes >= 0 && bytes < 0x1p64))
     return nothing;
   for (; bytes >= 1023.95; i++)
     bytes /= 1024;
@@ -163,6 +162,14 @@ page_size (struct page *p, JsonObject *o, const char *name)
   if (g_str_has_suffix (number, ".0"))
     number[strlen (number) - 2] = '\0';
   return keep (p, g_strconcat (number, units[i], NULL));
+}
+
+const char *
+page_size (struct page *p, JsonObject *o, const char *name)
+{
+  double bytes;
+
+  return page_number (o, name, &bytes) ? page_bytes (p, bytes) : nothing;
 }
 
 const char *
@@ -250,7 +257,7 @@ page_assignments (struct page *p, JsonObject *o)
   size_t column = 0;
 
   for (GList *l = names; l != NULL; l = l->next) {
-    const char *name = printable (p, l->data);
+    const char *name = page_printable (p, l->data);
     const char *value = quoted (p, page_text (p, o, l->data));
     size_t len = g_utf8_strlen (name, -1) + 1 + g_utf8_strlen (value, -1);
 
@@ -300,7 +307,7 @@ page_counters (struct page *p, JsonObject *o)
   bool left = true;
 
   for (GList *l = names; l != NULL; l = l->next, left = !left) {
-    append_counter (p, printable (p, l->data), page_text (p, o, l->data));
+    append_counter (p, page_printable (p, l->data), page_text (p, o, l->data));
     g_string_append (p->text, left && l->next != NULL ? "  " : "\n");
   }
   if (names == NULL)

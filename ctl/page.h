@@ -40,6 +40,8 @@ const char *page_seconds (struct page *p, JsonObject *o, const char *name);
 const char *page_milliseconds (struct page *p, JsonObject *o,
                                const char *name);
 const char *page_decimal (struct page *p, JsonObject *o, const char *name);
+const char *page_bytes (struct page *p, double bytes);
+const char *page_printable (struct page *p, const char *text);
 const char *page_format (struct page *p, const char *format, ...)
   __attribute__ ((format (printf, 2, 3)));
 

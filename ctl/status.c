@@ -1,55 +1,10 @@
-#include <string.h>
-
 #include <glib.h>
 #include <json-glib/json-glib.h>
 
 #include "ctl/ask.h"
 #include "ctl/render.h"
+#include "ctl/sockets.h"
 #include "ctl/status.h"
-
-static gint
-compare_paths (gconstpointer a, gconstpointer b)
-{
-  return strcmp (*(char *const *) a, *(char *const *) b);
-}
-
-/* The sockets in folder, in order; NULL after a message. */
-static GPtrArray *
-find_sockets (const char *folder, FILE *err)
-{
-  GPtrArray *paths = g_ptr_array_new_with_free_func (g_free);
-  g_autoptr (GError) wrong = NULL;
-  g_autoptr (GDir) dir = g_dir_open (folder, 0, &wrong);
-  const char *name;
-
-  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL)
-    if (g_str_has_suffix (name, ".sock"))
-      g_ptr_array_add (paths, g_build_filename (folder, name, NULL));
-  if (paths->len > 0) {
-    g_ptr_array_sort (paths, compare_paths);
-    return paths;
-  }
-  if (wrong != NULL && !g_error_matches (wrong, G_FILE_ERROR,
-                                         G_FILE_ERROR_NOENT))
-    fprintf (err, "infiniswapctl: %s; run as root, or name a socket: "
-             "infiniswapctl status SOCKET\n", wrong->message);
-  else
-    fprintf (err, "infiniswapctl: there is no %s/*.sock; start the plugin "
-             "with state=PATH or the donor with --state PATH, or name a "
-             "socket: infiniswapctl status SOCKET\n", folder);
-  g_ptr_array_unref (paths);
-  return NULL;
-}
-
-static GPtrArray *
-copy_sockets (char *const *sockets)
-{
-  GPtrArray *paths = g_ptr_array_new_with_free_func (g_free);
-
-  for (; *sockets != NULL; sockets++)
-    g_ptr_array_add (paths, g_strdup (*sockets));
-  return paths;
-}
 
 static void
 print_json (JsonNode *node, FILE *out)
@@ -119,8 +74,7 @@ show_pages (GPtrArray *paths, const struct status_options *o, FILE *out,
 int
 status_run (const struct status_options *o, FILE *out, FILE *err)
 {
-  GPtrArray *paths = o->sockets != NULL && o->sockets[0] != NULL ?
-    copy_sockets (o->sockets) : find_sockets (o->folder, err);
+  GPtrArray *paths = sockets_find (o->sockets, o->folder, "status", err);
   int status;
 
   if (paths == NULL)

@@ -122,7 +122,8 @@ check_hello (const struct donor_config *config, const struct message *m,
 {
   char theirs[UNITS_TEXT_MAX], ours[UNITS_TEXT_MAX];
 
-  if (m->hello.slab_size_bytes != config->slab_size_bytes) {
+  if (m->hello.slab_size_bytes != config->slab_size_bytes
+      && m->hello.slab_size_bytes != MESSAGE_ANY_SLAB_SIZE) {
     snprintf (reason, MESSAGE_TEXT_MAX, "slab size %s, this donor lends %s",
               units_format_size (m->hello.slab_size_bytes, theirs),
               units_format_size (config->slab_size_bytes, ours));

@@ -19,6 +19,9 @@ enum {
   MESSAGE_GRANTS_MAX = 60,      /* in one CHECK_ACTIVITY, ACTIVITY, EVICT */
 };
 
+/* In HELLO: a borrower that only asks, and takes any slab size. */
+#define MESSAGE_ANY_SLAB_SIZE UINT64_C (0)
+
 enum message_type {
   MESSAGE_HELLO = 1,            /* borrower; of a device's HELLOs the one
                                    with the greatest request id counts */

@@ -44,7 +44,10 @@ const char config_help[] =
   "lock=require|try|no     lock memory and set PR_SET_IO_FLUSHER (default\n"
   "                        try)\n"
   "state=PATH              Unix socket for infiniswapctl (default none)\n"
-  "metrics=ADDR:PORT       serve metrics to Prometheus there (default none)";
+  "metrics=ADDR:PORT       serve metrics to Prometheus there (default none)\n"
+  "check-config=0|1        check the other keys, and exit (default 0)\n"
+  "outlive-parent=0|1      go on when who started nbdkit -f has ended\n"
+  "                        (default 0)";
 
 void
 config_init (struct config *c)
@@ -228,12 +231,30 @@ set_backing (struct config *c, const char *key, const char *value)
 }
 
 static int
-set_backing_unsafe (struct config *c, const char *key, const char *value)
+set_switch (const char *key, const char *value, bool *ret)
 {
   if (strcmp (value, "0") != 0 && strcmp (value, "1") != 0)
     return refuse (key, value, "0 or 1");
-  c->backing_unsafe = value[0] == '1';
+  *ret = value[0] == '1';
   return 0;
+}
+
+static int
+set_backing_unsafe (struct config *c, const char *key, const char *value)
+{
+  return set_switch (key, value, &c->backing_unsafe);
+}
+
+static int
+set_check_config (struct config *c, const char *key, const char *value)
+{
+  return set_switch (key, value, &c->check_only);
+}
+
+static int
+set_outlive_parent (struct config *c, const char *key, const char *value)
+{
+  return set_switch (key, value, &c->outlive_parent);
 }
 
 static int
@@ -343,6 +364,8 @@ static const struct {
   { "lock", set_lock },
   { "state", set_state },
   { "metrics", set_metrics },
+  { "check-config", set_check_config },
+  { "outlive-parent", set_outlive_parent },
 };
 
 int
@@ -456,6 +479,8 @@ config_strings (const struct config *c)
   add (s, "lock", g_strdup (memory_lock_mode_name (c->lock)));
   add_path (s, "state", c->state);
   add_path (s, "metrics", c->metrics);
+  add (s, "check-config", g_strdup (c->check_only ? "1" : "0"));
+  add (s, "outlive-parent", g_strdup (c->outlive_parent ? "1" : "0"));
   g_ptr_array_add (s, NULL);
   return (char **) g_ptr_array_free (s, FALSE);
 }

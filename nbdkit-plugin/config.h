@@ -25,6 +25,7 @@ struct config {
   int64_t deadline_ns;
   enum memory_lock_mode lock;
   char *state, *metrics;
+  bool check_only, outlive_parent;
 };
 
 /* For nbdkit's --help. */

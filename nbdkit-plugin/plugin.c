@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #define NBDKIT_API_VERSION 2
@@ -64,7 +66,12 @@ isw_config (const char *key, const char *value)
 static int
 isw_config_complete (void)
 {
-  return config_check (&config);
+  if (config_check (&config) == -1)
+    return -1;
+  /* nbdkit has no way to end here well. */
+  if (config.check_only)
+    exit (EXIT_SUCCESS);
+  return 0;
 }
 
 /* Where others may look at it. */
@@ -186,6 +193,9 @@ isw_after_fork (void)
   struct memory_lock_result lock;
 
   raise_descriptor_limit ();
+  /* nbdkit -f has asked the kernel for SIGTERM when its parent ends. */
+  if (config.outlive_parent)
+    prctl (PR_SET_PDEATHSIG, 0, 0, 0, 0);
   if (lock_memory (&lock) == -1)
     return -1;
   mapper = mapper_new ();

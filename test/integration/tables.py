@@ -22,6 +22,8 @@ PLUGIN = {
     "lock": ("try", "try"),
     "state": ("none", "none"),
     "metrics": ("none", "none"),
+    "check-config": ("0", "0"),
+    "outlive-parent": ("0", "0"),
 }
 
 DONOR = {
@@ -42,10 +44,52 @@ DONOR = {
     "config": (None, "none|no such file|no file"),
 }
 
+# Of infiniswapctl, by command.
 CTL = {
-    "json": (None, ""),
-    "timeout": (None, "5s"),
-    "version": (None, ""),
+    "attach": {
+        "check-config": (None, ""),
+        "config": (None, "/etc/infiniswap/NAME.conf"),
+        "foreground": (None, ""),
+        "plugin": (None, "infiniswap"),
+    },
+    "check": {
+        "config": (None, "/etc/infiniswap/NAME.conf"),
+        "plugin": (None, "infiniswap"),
+    },
+    "detach": {
+        "force": (None, ""),
+        "timeout": (None, "none|no limit"),
+    },
+    "donors": {
+        "donors-file": (None, ""),
+        "json": (None, ""),
+        "timeout": (None, "2s"),
+    },
+    "evict": {
+        "timeout": (None, "5s"),
+    },
+    "status": {
+        "json": (None, ""),
+        "timeout": (None, "5s"),
+    },
+    "top": {
+        "batch": (None, ""),
+        "count": (None, ""),
+        "interval": (None, "1s"),
+        "timeout": (None, "5s"),
+    },
+}
+
+# Of a device's key file, beside the plugin's.
+DEVICE = {
+    "device": (None, "the first that is free"),
+    "connections": (None, "4"),
+    "threads": (None, "4"),
+    "dead-timeout": (None, "60s"),
+    "swap": (None, "yes"),
+    "priority": (None, "100"),
+    "discard": (None, "no"),
+    "allow": (None, "none"),
 }
 
 # Values that must be refused.
@@ -84,6 +128,8 @@ PLUGIN_REFUSED = {
     "lock": ["", "yes", "1", "TRY", "require "],
     "state": ["", "/nonexistent/state", "/", "/tmp/" + "x" * 110],
     "metrics": NO_METRICS,
+    "check-config": ["", "2", "yes", "true", "01", "-1"],
+    "outlive-parent": ["", "2", "yes", "true", "01", "-1"],
 }
 
 DONOR_REFUSED = {

@@ -3,13 +3,18 @@
 advertises."""
 
 import json
+import os
 import random
 import shutil
+import signal
+import time
 
 import nbd
 
-from infiniswap import (KIB, MIB, PAGE, SLAB, Clients, Skip, case, check,
-                        equal, main, map_all, read_all, read_direct, run)
+from infiniswap import (KIB, MIB, PAGE, SLAB, WRAPPER, Clients, Skip,
+                        borrower_keys, case, check, equal, main, map_all,
+                        nbdkit_args, nbdkit_env, read_all, read_direct, run,
+                        wait_until)
 
 
 def device(box, **keys):
@@ -201,6 +206,29 @@ def advertised(box):
         check(export.get(key) == value, f"{key}: {export.get(key)}")
     h = b.connect()
     check(h.get_block_size(nbd.SIZE_PREFERRED) == 4096, "preferred size")
+
+
+@case
+def outlives_its_parent(box):
+    """nbdkit -f ends with who started it, and with outlive-parent=1 not"""
+    donor = box.donor()
+    for outlives in False, True:
+        keys = borrower_keys({"outlive_parent": int(outlives)}, [donor],
+                             box.path(f"state{outlives:d}"))
+        pidfile = box.path(f"pid{outlives:d}")
+        argv = WRAPPER + nbdkit_args(["-f", "-U", pidfile + ".sock",
+                                      "-P", pidfile], keys)
+        # The shell ends when the server is there.
+        run(["bash", "-c", '"$@" 2>/dev/null & until [ -e "$0" ]; do '
+             "sleep 0.05; done", pidfile, *argv], env=nbdkit_env())
+        with open(pidfile) as f:
+            pid = int(f.read())
+        if outlives:
+            time.sleep(1)       # for what must not come
+            os.kill(pid, signal.SIGTERM)
+        # Of a zombie there is no such link.
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}/exe"), 20,
+                   "the end of nbdkit")
 
 
 if __name__ == "__main__":
