@@ -7,26 +7,6 @@ from infiniswap import (PAGE, SLAB, Load, case, check, main, map_all,
                         wait_until)
 
 
-@case
-def no_line_per_io(box):
-    """thousands of requests, flushes and discards log nothing"""
-    donors = box.donors(2)
-    b = box.borrower(donors)
-    h = b.connect()
-    map_all(b, h)
-    programs = [b] + donors
-    before = [len(p.lines) for p in programs]
-    load = Load(b, range(4))
-    wait_until(lambda: load.requests > 2000 or load.error, 60, "requests")
-    load.stop()
-    for i in range(100):
-        h.flush()
-        h.trim(PAGE, SLAB // 2 + i * PAGE)
-        h.zero(PAGE, SLAB // 2 + i * PAGE)
-    for p, n in zip(programs, before):
-        check(len(p.lines) == n, f"{p.name} logged {p.lines[n:]}")
-
-
 def found(lines, pattern):
     return {m.groups() for s in lines if (m := re.fullmatch(pattern, s))}
 
@@ -42,6 +22,35 @@ def lent_by(donor):
                  r"slab (\d+) lent \(grant (\d+)\)")
 
 
+def wait_placed(b, donors, n):
+    """Until both ends have logged their n slabs: the lines come after the
+    state that status shows."""
+    wait_until(lambda: sum(len(placed_on(d, b)) for d in donors) == n and
+               all(placed_on(d, b) == lent_by(d) for d in donors), 15,
+               f"{n} slabs with the same grants at both ends")
+
+
+@case
+def no_line_per_io(box):
+    """thousands of requests, flushes and discards log nothing"""
+    donors = box.donors(2)
+    b = box.borrower(donors)
+    h = b.connect()
+    map_all(b, h)
+    wait_placed(b, donors, 4)
+    programs = [b] + donors
+    before = [len(p.lines) for p in programs]
+    load = Load(b, range(4))
+    wait_until(lambda: load.requests > 2000 or load.error, 60, "requests")
+    load.stop()
+    for i in range(100):
+        h.flush()
+        h.trim(PAGE, SLAB // 2 + i * PAGE)
+        h.zero(PAGE, SLAB // 2 + i * PAGE)
+    for p, n in zip(programs, before):
+        check(len(p.lines) == n, f"{p.name} logged {p.lines[n:]}")
+
+
 @case
 def both_ends_name_the_same(box):
     """each slab's lines name the peer, and have the same grant at both
@@ -49,10 +58,7 @@ def both_ends_name_the_same(box):
     donors = box.donors(2)
     b = box.borrower(donors)
     map_all(b, b.connect())
-    for d in donors:
-        wait_until(lambda: placed_on(d, b) and placed_on(d, b) == lent_by(d),
-                   5, f"the same slabs and grants: {placed_on(d, b)} and "
-                   f"{lent_by(d)}")
+    wait_placed(b, donors, 4)
     # A donor that dies: a line for its session, one for each slab, and one
     # that it is not reached, however often it is tried.
     first = donors[0]

@@ -99,7 +99,7 @@ START_TEST (example_file)
 {
   static const char *const names[] = { "listen", "fabric", "memory",
     "headroom", "ready", "slab-size", "max-borrowers", "max-per-borrower",
-    "smoothing", "evict-extra", "deadline", "lock", "state" };
+    "smoothing", "evict-extra", "deadline", "lock", "state", "metrics" };
   g_autofree char *text = NULL;
   g_autoptr (GRegex) comment = g_regex_new ("^#(?=[a-z-]+ = )",
                                             G_REGEX_MULTILINE, 0, NULL);
