@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "conf/cgroup.h"
-#include "donor/memory_monitor.h"
 
 static const uint64_t mib = 1 << 20;
 
@@ -223,34 +222,6 @@ START_TEST (malformed_files_are_errors)
 }
 END_TEST
 
-/* 1 GiB of which half is available, and 100 MiB are left in the cgroup:
- * what the donor may hold is limited by that.
- */
-START_TEST (what_the_monitor_makes_of_it)
-{
-  g_autofree char *meminfo = g_build_filename (folder, "meminfo", NULL);
-  struct cgroup *c = cgroup_new (self_path, mountinfo_path);
-  struct memory_monitor m;
-
-  write_file (meminfo, "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\n");
-  memory_monitor_init (&m, meminfo, c, 1);
-  ck_assert_int_eq (memory_monitor_sample (&m, 0), 0);
-  ck_assert_uint_eq (m.available_bytes, 512 * mib);
-
-  put ("system.slice", "memory.max", "209715200\n");
-  put_use ("system.slice", 150, 50);
-  ck_assert_int_eq (memory_monitor_sample (&m, 60 * mib), 0);
-  ck_assert_uint_eq (m.total_bytes, 1024 * mib);
-  ck_assert_uint_eq (m.available_bytes, 100 * mib);
-  ck_assert_uint_eq (m.used_bytes, (1024 - 100 - 60) * mib);
-
-  put ("system.slice", "memory.max", "x\n");
-  ck_assert_int_eq (memory_monitor_sample (&m, 0), -EBADMSG);
-  ck_assert_uint_eq (m.available_bytes, 100 * mib);
-  cgroup_free (c);
-}
-END_TEST
-
 START_TEST (reads_the_real_ones)
 {
   struct cgroup *c = cgroup_new ("/proc/self/cgroup", "/proc/self/mountinfo");
@@ -278,7 +249,6 @@ main (void)
   tcase_add_test (tc, a_part_of_the_tree_is_mounted);
   tcase_add_test (tc, no_cgroup2);
   tcase_add_test (tc, malformed_files_are_errors);
-  tcase_add_test (tc, what_the_monitor_makes_of_it);
   tcase_add_test (tc, reads_the_real_ones);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);

@@ -5,7 +5,9 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "conf/cgroup.h"
 #include "donor/memory_monitor.h"
 
 static const uint64_t mib = 1 << 20;
@@ -149,6 +151,78 @@ START_TEST (a_rise_that_comes_again_counts_ahead)
 }
 END_TEST
 
+static void
+put (const char *folder, const char *name, const char *text)
+{
+  g_autofree char *file = g_build_filename (folder, name, NULL);
+
+  ck_assert (g_file_set_contents (file, text, -1, NULL));
+}
+
+/* A cgroup, below the folder; self is the path of the file that names it. */
+static struct cgroup *
+make_cgroup (const char *folder, const char *self)
+{
+  g_autofree char *mounts = g_build_filename (folder, "mounts", NULL);
+  g_autofree char *box = g_build_filename (folder, "box", NULL);
+  g_autofree char *mount =
+    g_strdup_printf ("31 22 0:27 / %s rw - cgroup2 cgroup2 rw\n", folder);
+  struct cgroup *c;
+
+  put (folder, "self", "0::/box\n");
+  put (folder, "mounts", mount);
+  ck_assert_int_eq (g_mkdir (box, 0700), 0);
+  c = cgroup_new (self, mounts);
+  ck_assert_ptr_nonnull (c);
+  return c;
+}
+
+static void
+remove_cgroup (const char *folder)
+{
+  static const char *const names[] = { "box/memory.max", "box/memory.current",
+    "box/memory.stat", "box", "self", "mounts", "." };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *file = g_build_filename (folder, names[i], NULL);
+
+    ck_assert_int_eq (g_remove (strcmp (names[i], ".") ? file : folder), 0);
+  }
+}
+
+/* 1 GiB of which half is available, and 100 MiB are left in the cgroup:
+ * what the donor may hold is limited by that.
+ */
+START_TEST (a_limit_of_the_cgroup_counts)
+{
+  static const char *const meminfo =
+    "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\n";
+  g_autofree char *folder = g_dir_make_tmp ("monitor-XXXXXX", NULL);
+  g_autofree char *self = g_build_filename (folder, "self", NULL);
+  struct cgroup *c = make_cgroup (folder, self);
+  struct memory_monitor m;
+
+  memory_monitor_init (&m, path, c, 1);
+  ck_assert_int_eq (sample_of (&m, meminfo, 0), 0);
+  ck_assert_uint_eq (m.available_bytes, 512 * mib);
+
+  put (folder, "box/memory.max", "209715200\n");
+  put (folder, "box/memory.current", "157286400\n");
+  put (folder, "box/memory.stat",
+       "inactive_file 26214400\nactive_file 26214400\n");
+  ck_assert_int_eq (memory_monitor_sample (&m, 60 * mib), 0);
+  ck_assert_uint_eq (m.total_bytes, 1024 * mib);
+  ck_assert_uint_eq (m.available_bytes, 100 * mib);
+  ck_assert_uint_eq (m.used_bytes, (1024 - 100 - 60) * mib);
+
+  put (folder, "box/memory.max", "x\n");
+  ck_assert_int_eq (memory_monitor_sample (&m, 0), -EBADMSG);
+  ck_assert_uint_eq (m.available_bytes, 100 * mib);
+  cgroup_free (c);
+  remove_cgroup (folder);
+}
+END_TEST
+
 START_TEST (reads_the_real_one)
 {
   struct memory_monitor m;
@@ -176,6 +250,7 @@ main (void)
   tcase_add_test (tc, what_the_donor_holds_is_not_use);
   tcase_add_test (tc, use_is_averaged);
   tcase_add_test (tc, a_rise_that_comes_again_counts_ahead);
+  tcase_add_test (tc, a_limit_of_the_cgroup_counts);
   tcase_add_test (tc, reads_the_real_one);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);
