@@ -104,7 +104,8 @@ expect_end (bool clean, const char *how)
 START_TEST (its_command_line)
 {
   g_autofree char *text = g_strdup_printf (
-    "-f -U %s -t 3 infiniswap donors=a:1 size=64M lock=require state=%s|",
+    "-f -U %s -t 3 infiniswap donors=a:1 size=64M lock=require state=%s "
+    "outlive-parent=1|",
     socket_path, state_path);
 
   start ("echo \"$*\" >&2\n");
