@@ -20,12 +20,14 @@ endif
 VERSION = 0.1.0
 LIBS = glib-2.0 gio-unix-2.0 json-glib-1.0 libmicrohttpd
 FABRIC_LIBS = librdmacm libibverbs
+DONOR_LIBS = libsystemd
 CTL_LIBS = libnbd libnl-genl-3.0 blkid libsystemd
 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden \
   -pthread -I. -D_GNU_SOURCE -DISW_VERSION='"$(VERSION)"' \
-  $(shell pkg-config --cflags $(LIBS) $(FABRIC_LIBS) $(CTL_LIBS) nbdkit check) \
+  $(shell pkg-config --cflags $(LIBS) $(FABRIC_LIBS) $(DONOR_LIBS) \
+    $(CTL_LIBS) nbdkit check) \
   $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
 ALL_LIBS = $(shell pkg-config --libs $(LIBS) $(FABRIC_LIBS)) -lm
@@ -50,6 +52,7 @@ nbdkit-plugin_MAIN = nbdkit-plugin/plugin.c nbdkit-plugin/config.c
 donor_MAIN = donor/main.c
 ctl_MAIN = ctl/main.c
 # Libraries of one module alone.
+donor_LDLIBS = $(shell pkg-config --libs $(DONOR_LIBS))
 ctl_LDLIBS = $(shell pkg-config --libs $(CTL_LIBS))
 objects = $(patsubst %.c,$(O)/%.o,$(1))
 module_objects = $(call objects,$(filter-out $($(1)_MAIN),$(wildcard $(1)/*.c)))
@@ -93,7 +96,7 @@ $(PLUGIN): $(call objects,$(nbdkit-plugin_MAIN)) \
 
 $(DONOR): $(call objects,$(donor_MAIN)) $(call archive,donor) $(BASE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) $(donor_LDLIBS)
 
 $(CTL): $(call objects,$(ctl_MAIN)) $(call archive,ctl) $(BASE)
 	$(call say,LD,$@)

@@ -387,7 +387,7 @@ build (const char *file, char *const *given, char **text)
 struct given {
   char *values[NR_OPTIONS];     /* NULL: not given */
   char *config;
-  gboolean help, version;
+  gboolean check, help, version;
   char **rest;
 };
 
@@ -398,6 +398,8 @@ new_context (struct given *given, GPtrArray *descriptions)
     { "config", 0, 0, G_OPTION_ARG_FILENAME, &given->config,
       "key file with the same options; the command line wins "
       "(default: none)", "FILE" },
+    { "check-config", 0, 0, G_OPTION_ARG_NONE, &given->check,
+      "show what would be in force, and start nothing", NULL },
     { "help", 'h', 0, G_OPTION_ARG_NONE, &given->help, "show this", NULL },
     { "version", 'V', 0, G_OPTION_ARG_NONE, &given->version,
       "show the version", NULL },
@@ -431,6 +433,24 @@ new_context (struct given *given, GPtrArray *descriptions)
   return context;
 }
 
+/* As a key file that has the same meaning. */
+static char *
+show (const struct donor_config *config)
+{
+  GString *text = g_string_new ("[donor]\n");
+  size_t i;
+
+  for (i = 0; i < NR_OPTIONS; i++) {
+    const char *value = config->values[i];
+    const bool none = options[i].fallback == NULL
+      && strcmp (value, options[i].shown) == 0;
+
+    g_string_append_printf (text, none ? "#%s: %s\n" : "%s = %s\n",
+                            options[i].name, value);
+  }
+  return g_string_free (text, FALSE);
+}
+
 static int
 parse_given (const struct given *given, struct donor_config **ret,
              char **text)
@@ -445,7 +465,13 @@ parse_given (const struct given *given, struct donor_config **ret,
     return -EINVAL;
   }
   *ret = build (given->config, given->values, text);
-  return *ret ? 0 : -EINVAL;
+  if (*ret == NULL)
+    return -EINVAL;
+  if (!given->check)
+    return 0;
+  *text = show (*ret);
+  g_clear_pointer (ret, donor_config_free);
+  return 1;
 }
 
 int

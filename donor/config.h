@@ -40,8 +40,8 @@ struct donor_config {
   char *values[DONOR_OPTIONS_MAX];
 };
 
-/* argv as main has it.  0: *ret is to be freed.  1: --help or --version,
- * whose text is in *text (g_free).  -EINVAL: one line in *text.
+/* argv as main has it.  0: *ret is to be freed.  1: --help, --version or
+ * --check-config, whose text is in *text (g_free).  -EINVAL: one line in *text.
  */
 int donor_config_parse (char *const *argv, struct donor_config **ret,
                         char **text);

@@ -12,7 +12,11 @@
 #include "conf/memory_lock.h"
 #include "donor/config.h"
 #include "donor/server.h"
+#include "donor/service.h"
 #include "donor/wake.h"
+
+/* Starting it again would not help. */
+enum { EXIT_CONFIG = 2 };
 
 /* A session may have as many descriptors as lanes. */
 static void
@@ -48,6 +52,12 @@ struct program {
   int signals_fd;
   bool stopping;
 };
+
+static void
+describe (void *server, char text[SERVICE_TEXT_MAX])
+{
+  server_describe (server, text);
+}
 
 static void
 quit (void *loop)
@@ -96,7 +106,7 @@ serve (const struct donor_config *config,
   g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
   g_autofree char *error = NULL;
   struct program p = { .loop = loop, .signals_fd = signals_fd };
-  GSource *signals;
+  GSource *signals, *watch;
 
   p.server = server_new (config, lock, NULL, &error);
   if (p.server == NULL) {
@@ -104,7 +114,9 @@ serve (const struct donor_config *config,
     return false;
   }
   signals = wake_new (NULL, signals_fd, caught, &p);
+  watch = service_watch (NULL, describe, p.server);
   g_main_loop_run (loop);
+  wake_free (watch);
   wake_free (signals);
   server_free (p.server);
   log_notice ("stopped");
@@ -142,7 +154,7 @@ main (int argc, char *argv[])
   r = donor_config_parse (argv, &config, &text);
   if (r < 0) {
     log_error ("%s", text);
-    return EXIT_FAILURE;
+    return EXIT_CONFIG;
   }
   if (r > 0) {
     fputs (text, stdout);

@@ -358,6 +358,7 @@ say_lending (void *data)
               (unsigned long long) memory.slabs_ready,
               memory.slabs_ready == 1 ? "" : "s",
               units_format_size (config->slab_size_bytes, text));
+  service_ready ();
 }
 
 static void
@@ -489,6 +490,25 @@ server_new (const struct donor_config *config,
   return server;
 }
 
+void
+server_describe (struct server *server, char text[SERVICE_TEXT_MAX])
+{
+  const struct donor_shared *shared = &server->home.shared;
+  const unsigned borrowers = count_active (server);
+  struct lender_memory memory;
+  char slab[UNITS_TEXT_MAX], more[UNITS_TEXT_MAX];
+
+  lender_get_memory (shared->lender, &memory);
+  units_format_size (server->config->slab_size_bytes, slab);
+  units_format_size (shared->stopping ? 0 : memory.would_lend_bytes, more);
+  g_snprintf (text, SERVICE_TEXT_MAX,
+              "%s%llu slab%s of %s lent to %u borrower%s, would lend %s more",
+              shared->stopping ? "stopping; " : "",
+              (unsigned long long) memory.slabs_lent,
+              memory.slabs_lent == 1 ? "" : "s", slab,
+              borrowers, borrowers == 1 ? "" : "s", more);
+}
+
 /* Until when the last borrower must have answered EVICT. */
 static int64_t
 longest_deadline_ns (const struct server *server)
@@ -519,6 +539,7 @@ server_stop (struct server *server, void (*stopped) (void *data), void *data)
                 longest_deadline_ns (server) / 1e9);
   else
     log_notice ("stopping: no slab is lent");
+  service_stopping ();
   shared->stopping = true;
   lender_stop (shared->lender);
   evictor_take_all (shared->evictor, stopped, data);

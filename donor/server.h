@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "donor/config.h"
+#include "donor/service.h"
 
 struct server;
 
@@ -29,6 +30,9 @@ struct server *server_new (const struct donor_config *config,
  */
 void server_stop (struct server *server,
                   void (*stopped) (void *data), void *data);
+
+/* What it does, in a few words. */
+void server_describe (struct server *server, char text[SERVICE_TEXT_MAX]);
 
 /* End all sessions and free all memory.  Never waits for a borrower. */
 void server_free (struct server *server);

@@ -10,7 +10,7 @@ from infiniswap import (CTL, DONOR, PLUGIN, TOP, WRAPPER, Skip, case, check,
                         main, nbdkit_env, run)
 import tables
 
-OTHERS = {"help", "version"}    # options that have no default
+OTHERS = {"check-config", "help", "version"}      # that have no default
 
 
 def entries(text, item):
