@@ -13,6 +13,7 @@ sbindir = $(PREFIX)/sbin
 mandir = $(PREFIX)/share/man
 docdir = $(PREFIX)/share/doc/infiniswap
 plugindir = $(PREFIX)/lib/nbdkit/plugins
+unitdir = $(PREFIX)/lib/systemd/system
 ifeq ($(PREFIX),/usr)
 plugindir = $(shell pkg-config --variable=plugindir nbdkit)
 endif
@@ -244,7 +245,7 @@ demo-here: all $(TOOLS)
 install: all
 	install -d $(DESTDIR)$(plugindir) $(DESTDIR)$(bindir) \
 	  $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man1 \
-	  $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(docdir)
+	  $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(docdir) $(DESTDIR)$(unitdir)
 	install -m 0755 $(PLUGIN) $(DESTDIR)$(plugindir)
 	install -m 0755 $(DONOR) $(DESTDIR)$(sbindir)
 	install -m 0755 $(CTL) $(DESTDIR)$(bindir)
@@ -253,6 +254,10 @@ install: all
 	install -m 0644 README.md DESIGN.md LICENSE $(wildcard conf/*.example \
 	  conf/monitoring/*) \
 	  $(DESTDIR)$(docdir)
+	for unit in $(notdir $(wildcard conf/*.service)); do \
+	  sed 's|@bindir@|$(bindir)|; s|@sbindir@|$(sbindir)|' conf/$$unit \
+	    >$(DESTDIR)$(unitdir)/$$unit && \
+	  chmod 0644 $(DESTDIR)$(unitdir)/$$unit || exit 1; done
 
 clean:
 	rm -rf $(O)
