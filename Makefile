@@ -18,7 +18,8 @@ ifeq ($(PREFIX),/usr)
 plugindir = $(shell pkg-config --variable=plugindir nbdkit)
 endif
 
-VERSION = 0.1.0
+# Told once, where Debian's tools look for it.
+VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)
 LIBS = glib-2.0 gio-unix-2.0 json-glib-1.0 libmicrohttpd
 FABRIC_LIBS = librdmacm libibverbs
 DONOR_LIBS = libsystemd
@@ -40,7 +41,7 @@ endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
-  bench-memcached install \
+  bench-memcached install deb \
   clean help
 
 all:
@@ -259,6 +260,18 @@ install: all
 	    >$(DESTDIR)$(unitdir)/$$unit && \
 	  chmod 0644 $(DESTDIR)$(unitdir)/$$unit || exit 1; done
 
+# Debian packages, of what git knows here, in build/deb.
+DEB = $(O)/deb
+deb: deps
+	@test/deps --deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/source
+	git ls-files -z --cached --others --exclude-standard | \
+	  xargs -0 cp --parents -t $(DEB)/source
+	cd $(DEB)/source && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL \
+	  dpkg-buildpackage -us -uc -b
+	lintian --fail-on error,warning --allow-root $(DEB)/*.changes
+	rm -rf $(DEB)/source
+
 clean:
 	rm -rf $(O)
 
@@ -281,6 +294,7 @@ help:
 	@echo 'make check-tsan         the same, ThreadSanitizer'
 	@echo 'make check-valgrind     the same, valgrind'
 	@echo 'make install            PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'make deb                Debian packages, in $(O)/deb'
 	@echo 'make clean              remove $(O)/'
 	@echo 'Variables: V=1 shows commands; O=DIR builds there; CC, CFLAGS,'
 	@echo 'LDFLAGS as usual.  PREFIX=/usr lets nbdkit find the plugin by name.'
