@@ -6,14 +6,16 @@
 #include "ctl/device_config.h"
 #include "ctl/runtime.h"
 
-static gboolean force;
+static gboolean force, wait_for_room;
 static char *timeout_text;
 
 static const GOptionEntry options[] = {
   { "force", 0, 0, G_OPTION_ARG_NONE, &force,
     "Try even if there seems to be no room in memory", NULL },
   { "timeout", 0, 0, G_OPTION_ARG_STRING, &timeout_text,
-    "Give swapoff up after so long (default: none)", "DURATION" },
+    "Give up after so long (default: none)", "DURATION" },
+  { "wait", 0, 0, G_OPTION_ARG_NONE, &wait_for_room,
+    "Where there is no room, wait until there is", NULL },
   { .long_name = NULL }
 };
 
@@ -24,6 +26,7 @@ run (char *const *arguments)
     .name = arguments[0],
     .folder = RUNTIME_FOLDER,
     .force = force,
+    .wait = wait_for_room,
     .terminal = isatty (STDOUT_FILENO) == 1,
   };
 

@@ -15,6 +15,7 @@
 
 enum {
   POLL_US = 200000,
+  AGAIN_US = 1000000,           /* between attempts, with --wait */
   LINE_US = 2000000,            /* between lines where there is no terminal */
   END_MS = 10000,               /* for a process that has nothing left to do */
 };
@@ -29,6 +30,8 @@ struct run {
   int64_t began_us, told_us;
   uint64_t first_mib;           /* that was swapped out at first */
   bool showing;                 /* a line in the terminal that goes on */
+  bool asked;                   /* to detach; then for the status */
+  bool waiting;                 /* for room */
   bool cancelled;
 };
 
@@ -123,18 +126,42 @@ watch_supervisor (struct run *r, JsonObject *status)
 
 /* ---- waiting ---- */
 
+static bool
+timed_out (const struct run *r)
+{
+  return r->o->timeout_ns != 0 &&
+    g_get_monotonic_time () - r->began_us >= r->o->timeout_ns / 1000;
+}
+
 static void
 check_time (struct run *r)
 {
   JsonNode *node;
 
-  if (r->cancelled || r->o->timeout_ns == 0 ||
-      g_get_monotonic_time () - r->began_us < r->o->timeout_ns / 1000)
+  if (r->cancelled || !timed_out (r))
     return;
   r->cancelled = true;
   node = ask (r, "cancel");
   if (node != NULL)
     json_node_unref (node);
+}
+
+/* -1 to detach again later. */
+static int
+refused (struct run *r, const char *problem)
+{
+  if (r->cancelled)
+    return refuse (r, "swapoff was not done within --timeout");
+  if (!r->o->wait || timed_out (r))
+    return refuse (r, problem);
+  if (!r->waiting) {
+    end_line (r);
+    fprintf (r->err, "infiniswapctl: %s: waiting: %s\n", r->o->name, problem);
+  }
+  r->waiting = true;
+  r->asked = false;
+  g_usleep (AGAIN_US);
+  return -1;
 }
 
 /* -1 to ask again later. */
@@ -146,8 +173,7 @@ look (struct run *r, JsonObject *status)
 
   watch_supervisor (r, status);
   if (strcmp (state, "attached") == 0)
-    return refuse (r, r->cancelled ? "swapoff was not done within --timeout" :
-                   text (status, "problem"));
+    return refused (r, text (status, "problem"));
   r->first_mib = MAX (r->first_mib, mib);
   show (r, state, mib);
   if (strcmp (state, "detaching") == 0)
@@ -187,7 +213,7 @@ static int
 detach (struct run *r)
 {
   const char *request = r->o->force ? "detach force" : "detach";
-  bool asked = false, attached = false;
+  bool attached = false;
   int status = -1;
 
   while (status == -1) {
@@ -197,13 +223,13 @@ detach (struct run *r)
       await_supervisor (r);
       return succeed (r, attached ? "detached" : "not attached");
     }
-    node = ask (r, asked ? "status" : request);
+    node = ask (r, r->asked ? "status" : request);
     if (node != NULL) {
-      asked = attached = true;
+      r->asked = attached = true;
       status = look (r, json_node_get_object (node));
       json_node_unref (node);
     } else {
-      asked = false;
+      r->asked = false;
       if (take_over (r) != 0)
         return 1;
     }

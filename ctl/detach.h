@@ -10,8 +10,9 @@
 struct detach_options {
   const char *name;
   const char *folder;           /* of the runtime files */
-  int64_t timeout_ns;           /* for swapoff; 0: none */
+  int64_t timeout_ns;           /* for all of it; 0: none */
   bool force;                   /* do not ask whether there is room */
+  bool wait;                    /* where there is none, until there is */
   bool terminal;                /* out is one: rewrite the line */
 };
 

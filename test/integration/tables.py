@@ -59,6 +59,7 @@ CTL = {
     "detach": {
         "force": (None, ""),
         "timeout": (None, "none|no limit"),
+        "wait": (None, ""),
     },
     "donors": {
         "donors-file": (None, ""),
