@@ -268,6 +268,7 @@ deb: deps
 	git ls-files -z --cached --others --exclude-standard | \
 	  xargs -0 cp --parents -t $(DEB)/source
 	cd $(DEB)/source && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL \
+	  DEB_BUILD_OPTIONS=noautodbgsym \
 	  dpkg-buildpackage -us -uc -b
 	lintian --fail-on error,warning --allow-root $(DEB)/*.changes
 	rm -rf $(DEB)/source

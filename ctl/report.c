@@ -3,15 +3,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <glib.h>
+
 #include "ctl/report.h"
 
-static const char *device_name;
+static char *device_name;
 static bool journal, to_syslog;
 
 void
 report_open (const char *name)
 {
-  device_name = name;
+  g_free (device_name);
+  device_name = g_strdup (name);
   journal = getenv ("JOURNAL_STREAM") != NULL;
 }
 

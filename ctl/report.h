@@ -10,7 +10,7 @@
 
 #include <syslog.h>
 
-/* name is the device's, and outlives all reports. */
+/* name is the device's; it is copied. */
 void report_open (const char *name);
 /* From now on to syslog. */
 void report_to_syslog (void);

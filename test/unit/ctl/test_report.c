@@ -52,6 +52,19 @@ START_TEST (to_a_terminal)
 }
 END_TEST
 
+/* Who takes over replaces its configuration, and the name with it. */
+START_TEST (the_name_is_copied)
+{
+  char name[] = "isw0";
+
+  unsetenv ("JOURNAL_STREAM");
+  report_open (name);
+  name[3] = '7';
+  report (LOG_INFO, "here");
+  expect ("infiniswapctl: isw0: here\n");
+}
+END_TEST
+
 START_TEST (to_the_journal)
 {
   setenv ("JOURNAL_STREAM", "8:1", 1);
@@ -107,6 +120,7 @@ main (void)
   tcase_add_checked_fixture (tests, set_up, tear_down);
   tcase_add_test (tests, before_a_name_is_known);
   tcase_add_test (tests, to_a_terminal);
+  tcase_add_test (tests, the_name_is_copied);
   tcase_add_test (tests, to_the_journal);
   tcase_add_test (tests, long_lines_are_cut);
   tcase_add_test (tests, to_syslog_and_no_more_to_the_terminal);
