@@ -173,7 +173,7 @@ check-integration: all
 check-vm: all $(UNIT) $(TOOLS) $(CHAOS)
 	$(RUN) $(VM_TESTS)
 
-check-slow: all $(UNIT) $(TOOLS) $(CHAOS)
+check-slow: all $(UNIT) $(TOOLS) $(CHAOS) deb
 	FIO_SECONDS=300 CHAOS_SECONDS=300 $(RUN) --timeout 3600 $(INTEGRATION) \
 	  $(CHAOS_TEST) test/chaos/planted.sh $(VM_TESTS) $(VM_SLOW_TESTS)
 

@@ -11,18 +11,17 @@ if [ $# = 0 ]; then
   exec test/vm/run --init systemd --timeout 400 --memory 6144 --disk 2G \
     --env O="$build" -- "$0" inside
 fi
-# shellcheck source=test/vm/lib.sh
+# shellcheck source=test/vm/lib.sh disable=SC2154
 . test/vm/lib.sh
 
 export TMPDIR=/mnt/scratch      # of the local copy: the rest is in memory
 rm -f /var/lib/man-db/auto-update
 printf 'force-unsafe-io\n' >/etc/dpkg/dpkg.cfg.d/vm
 swaps () { grep -q '^/dev/nbd0 ' /proc/swaps; }
-swap_something ()
-{
-  (swap_pattern 48 --size 160M --rounds 1) >$work/pattern
-  grep -qx 'wrong bytes: 0' $work/pattern
-}
+swap_something () { (swap_pattern 48 --size 160M --rounds 2) >$work/pattern; }
+found_it_again () { wait "$program" && grep -qx 'wrong bytes: 0' $work/pattern; }
+mib_out () { awk '$1 == "/dev/nbd0" { print int ($4 / 1024) }' /proc/swaps; }
+busy () { [ "$(mib_out)" -gt 80 ]; }
 
 # Lines of code of that section, for this machine.
 readme ()
@@ -38,10 +37,12 @@ while read -r line <&4; do
     'make deb') continue ;;     # before this machine started
     'infiniswapctl top')
       is "the machine swaps" swaps
-      is "a program swaps, and finds what it wrote" swap_something
-      line+=' --count 2'
-      (infiniswapctl status /run/infiniswap/isw0.sock
-       infiniswapctl status /run/infiniswap/lend.sock) | sed 's/^/# /' ;;
+      swap_something & program=$!
+      await "80 MiB out" busy
+      line+=' --count 3 --interval 2s' ;;
+    'infiniswapctl detach'*)
+      infiniswapctl status | sed 's/^/# /'
+      is "a program finds what it has swapped out" found_it_again ;;
   esac
   status=0
   bash -c "$line" >$work/out 2>&1 || status=$?
