@@ -10,7 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
-from infiniswap import (DONOR, PAGE, SLOWDOWN, TOP, WRAPPER, Skip, case,
+from infiniswap import (DONOR, PAGE, SLOWDOWN, TOP, WRAPPER, Skip, case, equal,
                         check, main, map_all, run, wait_until)
 
 ALERTS = os.path.join(TOP, "conf/monitoring/infiniswap-alerts.yml")
@@ -345,11 +345,13 @@ def bad_addresses_are_refused(box):
         s.bind(("127.0.0.1", 0))
         s.listen()
         used = "127.0.0.1:%d" % s.getsockname()[1]
-        for address, why in ((used, "choose another port"),
-                             ("192.0.2.1:9401", "an address of this machine"),
-                             ("nonsense", "must be ADDR:PORT")):
+        for address, why, expected in (
+                (used, "choose another port", 1),
+                ("192.0.2.1:9401", "an address of this machine", 1),
+                ("nonsense", "must be ADDR:PORT", 2)):
             status, text = refused_donor("127.0.0.1:0", address)
-            check(status == 1 and len(text.splitlines()) == 1, text)
+            equal(status, expected, text)
+            check(len(text.splitlines()) == 1, text)
             check(why in text and address in text, text)
             text = box.refused(["127.0.0.1:1"], metrics=address)
             check(len(text.splitlines()) == 1, text)
