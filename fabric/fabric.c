@@ -206,15 +206,18 @@ queue_abandon (struct fabric_queue *q)
   q->ops->queue_settle (q);
 }
 
-/* Reap what has completed; is anything still outstanding? */
+/* Reap what has completed; is anything still outstanding?  Without a
+ * wake-up, those are not asked that would have caused one.
+ */
 static bool
-poll_all (struct fabric_queue *const *queues, size_t n)
+poll_all (struct fabric_queue *const *queues, size_t n, bool woken)
 {
   bool outstanding = false;
 
   for (size_t i = 0; i < n; i++) {
     /* That a queue is broken shows in its operations. */
-    if (queues[i]->outstanding > 0)
+    if (queues[i]->outstanding > 0 &&
+        (woken || !queues[i]->ops->queue_level_triggered))
       queues[i]->ops->queue_poll (queues[i]);
     outstanding |= queues[i]->outstanding > 0;
   }
@@ -234,6 +237,16 @@ arm_all (struct fabric_queue *const *queues, size_t n, struct pollfd *pfds)
   }
 }
 
+/* A wake-up, a signal or the time ends it: poll_all tells. */
+static void
+sleep_on (struct pollfd *pfds, size_t n, int64_t ns)
+{
+  if (ns < 0)
+    ns = 0;
+  ppoll (pfds, n, &(struct timespec) { .tv_sec = ns / NS_PER_S,
+                                       .tv_nsec = ns % NS_PER_S }, NULL);
+}
+
 int
 fabric_wait (struct fabric_queue *const *queues, size_t n, int64_t deadline_ns)
 {
@@ -241,25 +254,19 @@ fabric_wait (struct fabric_queue *const *queues, size_t n, int64_t deadline_ns)
   int64_t left_ns;
 
   assert (n <= WAIT_MAX);
-  while (poll_all (queues, n)) {
+  if (!poll_all (queues, n, false))
+    return 0;
+  do {
     arm_all (queues, n, pfds);
     /* What completed before the wake-up was asked for wakes nobody. */
-    if (!poll_all (queues, n))
+    if (!poll_all (queues, n, false))
       return 0;
-
     left_ns = deadline_ns - fabric_now_ns ();
-    if (left_ns <= 0)
-      goto late;
-    /* Whether it was a wake-up, a signal or the time that ended the
-     * sleep shows in the next round.
-     */
-    ppoll (pfds, n, &(struct timespec) { .tv_sec = left_ns / NS_PER_S,
-                                         .tv_nsec = left_ns % NS_PER_S },
-           NULL);
-  }
-  return 0;
+    sleep_on (pfds, n, left_ns);
+    if (!poll_all (queues, n, true))
+      return 0;
+  } while (left_ns > 0);
 
-late:
   for (size_t i = 0; i < n; i++)
     if (queues[i]->outstanding > 0)
       queue_abandon (queues[i]);

@@ -124,6 +124,7 @@ struct fabric_ops {
   int (*queue_post) (struct fabric_queue *q, struct fabric_op *op);
   int (*queue_poll) (struct fabric_queue *q);
   int (*queue_arm) (struct fabric_queue *q, struct pollfd *pfd);
+  bool queue_level_triggered;   /* its descriptor tells of the past, too */
   void (*queue_break) (struct fabric_queue *q);
   void (*queue_settle) (struct fabric_queue *q);
   void (*queue_free) (struct fabric_queue *q);
@@ -282,7 +283,7 @@ void fabric_queue_free (struct fabric_queue *q);
  * `outstanding` down; 0 or -errno when the queue is broken (there may
  * still be operations to reap).
  * queue_arm asks for a wake-up: fills in pfd; the caller polls once more
- * before it sleeps on it.
+ * before it sleeps on it, unless that is level-triggered.
  * queue_settle, after queue_break: returns when nothing is outstanding,
  * in bounded time (at most about a second, normally under 1 ms), by
  * destroying the connection if it must.

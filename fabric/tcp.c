@@ -51,6 +51,7 @@ const struct fabric_ops fabric_tcp = {
   .queue_post = tcp_queue_post,
   .queue_poll = tcp_queue_poll,
   .queue_arm = tcp_queue_arm,
+  .queue_level_triggered = true,
   .queue_break = tcp_queue_break,
   .queue_settle = tcp_queue_settle,
   .queue_free = tcp_queue_free,
