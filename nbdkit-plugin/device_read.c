@@ -28,43 +28,52 @@ read_from_slots (struct device *d, const struct span *s, uint32_t *todo,
       *todo &= ~pages_mask (i, 1);
       found++;
     }
-  slot_pool_release (d->slots, slots, n);
   if (found > 0) {
+    slot_pool_release (d->slots, slots, n);
     device_count (&d->counters.read_slots, found);
     device_note (d, LATENCY_READ_SLOTS, begin_ns, found);
   }
 }
 
-/* Post reads for every page in todo that a donor has; returns them. */
+/* The next pages in todo, from *i on, that a donor has, which pins their
+ * slab at *home: how many from *i; 0 if there are none.
+ */
 static uint32_t
-post_reads (struct device *d, const struct span *s, uint32_t todo,
-            struct flight *f)
+next_with_donor (struct device *d, const struct span *s, uint32_t todo,
+                 uint32_t *i, struct slab_home *home)
 {
-  uint32_t posted = 0, n;
+  uint32_t n;
 
-  for (uint32_t i = 0; i < span_pages (s); i += n) {
-    n = pages_run (todo, i);
-    if (n == 0) {
+  for (; *i < span_pages (s); *i += n) {
+    n = pages_run (todo, *i);
+    if (n == 0)
       n = 1;
-      continue;
-    }
-
-    struct slab_home home;
-    uint64_t page = span_first_page (s) + i;
-    if (slab_table_route (d->slabs, page, n, true, &n, &home)
-        != SOURCE_DONOR)
-      continue;
-    if (posted) {               /* one pin is enough */
-      slab_table_unpin (d->slabs, f->slab, &home);
-      if (home.session != f->home.session || home.grant != f->home.grant)
-        break;                  /* it has moved: the rest goes there */
-    }
-    f->home = home;
-    posted |= pages_mask (i, n);
-    flight_post (d, f, FABRIC_READ, f->lane->landing + i * PAGE_SIZE_BYTES,
-                 page, n);
+    else if (slab_table_route (d->slabs, span_first_page (s) + *i, n, true,
+                               &n, home) == SOURCE_DONOR)
+      return n;
   }
-  return posted;
+  return 0;
+}
+
+/* Post reads for n pages from i on, which are at the pinned f->home, and
+ * for all others in todo that it has.
+ */
+static void
+post_reads (struct device *d, const struct span *s, uint32_t todo,
+            uint32_t i, uint32_t n, struct flight *f)
+{
+  struct slab_home home;
+
+  do {
+    flight_post (d, f, FABRIC_READ, f->lane->landing + i * PAGE_SIZE_BYTES,
+                 span_first_page (s) + i, n);
+    i += n;
+    n = next_with_donor (d, s, todo, &i, &home);
+    if (n > 0)                  /* one pin is enough */
+      slab_table_unpin (d->slabs, f->slab, &home);
+    /* If it has moved, the rest goes there. */
+  } while (n > 0 && home.session == f->home.session &&
+           home.grant == f->home.grant);
 }
 
 static void
@@ -90,50 +99,29 @@ land_reads (struct device *d, const struct span *s, struct flight *f,
   }
 }
 
-/* Is any page in todo with a donor?  Spares the others a lane. */
-static bool
-wants_donor (struct device *d, const struct span *s, uint32_t todo)
-{
-  struct slab_home home;
-  uint32_t n;
-
-  for (uint32_t i = 0; i < span_pages (s); i += n) {
-    n = pages_run (todo, i);
-    if (n == 0)
-      n = 1;
-    else if (slab_table_route (d->slabs, span_first_page (s) + i, n, true, &n,
-                               &home) == SOURCE_DONOR) {
-      slab_table_unpin (d->slabs,
-                        slab_table_slab_of (d->slabs, span_first_page (s)),
-                        &home);
-      return true;
-    }
-  }
-  return false;
-}
-
 /* False if there was no lane in time. */
 static bool
 read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
                  int64_t begin_ns, int64_t deadline_ns)
 {
-  struct flight f = {
-    .slab = slab_table_slab_of (d->slabs, span_first_page (s)),
-  };
+  struct flight f = { 0 };
+  uint32_t i = 0, n = next_with_donor (d, s, *todo, &i, &f.home);
   bool in_time;
 
-  if (*todo == 0 || !wants_donor (d, s, *todo))
+  if (n == 0)
     return true;
+  f.slab = slab_table_slab_of (d->slabs, span_first_page (s));
   f.lane = lane_pool_take (&d->lanes, deadline_ns);
-  if (!f.lane)
-    return false;
-  in_time = flight_has_time (d, deadline_ns);
-  if (in_time && post_reads (d, s, *todo, &f)) {
+  in_time = f.lane && flight_has_time (d, deadline_ns);
+  if (in_time) {
+    post_reads (d, s, *todo, i, n, &f);
     flight_land (d, &f, deadline_ns);
-    slab_table_unpin (d->slabs, f.slab, &f.home);
-    land_reads (d, s, &f, todo, begin_ns);
   }
-  lane_pool_put (&d->lanes, f.lane);
+  slab_table_unpin (d->slabs, f.slab, &f.home);
+  if (in_time)
+    land_reads (d, s, &f, todo, begin_ns);
+  if (f.lane)
+    lane_pool_put (&d->lanes, f.lane);
   return in_time;
 }
 
@@ -328,7 +316,7 @@ device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
     read_from_slots (d, s, &todo, begin_ns);
     if (use_donor)
       use_donor = read_from_donor (d, s, &todo, begin_ns, deadline_ns) &&
-        fabric_now_ns () < deadline_ns;
+        (!todo || fabric_now_ns () < deadline_ns);
     r = read_from_here (d, s, &todo, use_donor, deadline_ns);
     if (r < 0 && !use_donor && !last_resort) {
       /* A donor may have it yet: an error is worse than to be late. */

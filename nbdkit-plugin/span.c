@@ -5,18 +5,6 @@
 _Static_assert (SPAN_PAGES_MAX * PAGE_SIZE_BYTES == FABRIC_TRANSFER_MAX,
                 "a span is one transfer at most");
 
-uint64_t
-span_first_page (const struct span *s)
-{
-  return s->offset / PAGE_SIZE_BYTES;
-}
-
-uint32_t
-span_pages (const struct span *s)
-{
-  return (s->offset + s->len - 1) / PAGE_SIZE_BYTES - span_first_page (s) + 1;
-}
-
 struct span
 span_cut (uint64_t slab_size_bytes, void *buf, uint32_t size, uint64_t offset)
 {

@@ -22,8 +22,17 @@ struct span span_cut (uint64_t slab_size_bytes, void *buf, uint32_t size,
 struct span span_of_pages (void *buf, uint64_t page, uint32_t n);
 
 /* Pages that it touches. */
-uint64_t span_first_page (const struct span *s);
-uint32_t span_pages (const struct span *s);
+static inline uint64_t
+span_first_page (const struct span *s)
+{
+  return s->offset / PAGE_SIZE_BYTES;
+}
+
+static inline uint32_t
+span_pages (const struct span *s)
+{
+  return (s->offset + s->len - 1) / PAGE_SIZE_BYTES - span_first_page (s) + 1;
+}
 
 /* Where a page's bytes that belong to the span are: from *in_page on in
  * the page, at the returned place in the span's buffer, *len bytes.
