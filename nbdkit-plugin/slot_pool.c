@@ -40,6 +40,13 @@ enum { EPOCHS = 64 };
 /* How long a flush may take: the kernel's nbd time-out is 30 s. */
 enum { DRAIN_SECONDS = 10, LIMIT_MIN = 1024, RETRY_SECONDS = 1 };
 
+/* Waking a writer costs more than all else that a write does here, so one
+ * that runs out of work looks again after a nap before it sleeps.  While
+ * one naps, others are woken only for who waits or when so many slots are
+ * queued.
+ */
+enum { NS_PER_S = 1000000000, NAP_NS = 1000000, BACKLOG = 64 };
+
 struct slot_pool {
   char *memory;                 /* constant, like n and owner */
   uint32_t n;
@@ -57,6 +64,9 @@ struct slot_pool {
   uint32_t in_use, failed;
   struct timespec retry_at;     /* when failed slots are tried again */
   struct queue urgent, normal;  /* urgent: someone waits */
+  uint32_t queued;              /* slots in both */
+  uint32_t idle, calls;         /* writers that wait; those told to get up */
+  bool napping;                 /* one of the idle gets up by itself */
   uint32_t epoch;
   uint32_t pending[EPOCHS];     /* committed and not written, by epoch */
   bool stopped;
@@ -109,6 +119,24 @@ index_remove (struct slot_pool *p, uint32_t i)
 }
 
 static void
+call_writer (struct slot_pool *p)
+{
+  if (p->calls < p->idle) {
+    p->calls++;
+    pthread_cond_signal (&p->work);
+  }
+}
+
+/* Will a writer look at the queues soon without being called?  One that
+ * is writing may be held up by the disk.
+ */
+static bool
+is_attended (const struct slot_pool *p)
+{
+  return p->napping || p->calls > 0;
+}
+
+static void
 queue_append (struct slot_pool *p, struct queue *q, uint32_t i)
 {
   struct slot *s = &p->slots[i];
@@ -121,7 +149,10 @@ queue_append (struct slot_pool *p, struct queue *q, uint32_t i)
   else
     p->slots[q->tail].next = i;
   q->tail = i;
-  pthread_cond_signal (&p->work);
+  p->queued++;
+  if (q == &p->urgent || !is_attended (p) ||
+      (p->queued >= BACKLOG && p->calls == 0))
+    call_writer (p);
 }
 
 static struct queue *
@@ -144,6 +175,7 @@ queue_remove (struct slot_pool *p, uint32_t i)
     q->tail = s->prev;
   else
     p->slots[s->next].prev = s->prev;
+  p->queued--;
 }
 
 struct slot_pool *
@@ -576,6 +608,8 @@ slot_pool_flush (struct slot_pool *p)
    */
   if (p->epoch - oldest_epoch (p) < EPOCHS - 1)
     p->epoch++;
+  while (p->calls < p->idle && p->queued > 0)
+    call_writer (p);
   while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
          (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
     pthread_cond_wait (&p->drained, &p->lock);
@@ -593,14 +627,30 @@ slot_pool_retry (struct slot_pool *p)
   pthread_mutex_unlock (&p->lock);
 }
 
+/* A writer that has just had work naps, if no other does. */
 static void
-wait_for_work (struct slot_pool *p)
+wait_for_work (struct slot_pool *p, bool nap)
 {
+  struct timespec until = p->retry_at;
+
   p->window_busy = false;
-  if (p->failed == 0)
+  p->idle++;
+  if (nap && !p->napping) {
+    clock_gettime (CLOCK_MONOTONIC, &until);
+    until.tv_nsec += NAP_NS;
+    until.tv_sec += until.tv_nsec / NS_PER_S;
+    until.tv_nsec %= NS_PER_S;
+    p->napping = true;
+    pthread_cond_timedwait (&p->work, &p->lock, &until);
+    p->napping = false;
+  }
+  else if (p->failed == 0)
     pthread_cond_wait (&p->work, &p->lock);
   else
-    pthread_cond_timedwait (&p->work, &p->lock, &p->retry_at);
+    pthread_cond_timedwait (&p->work, &p->lock, &until);
+  p->idle--;
+  if (p->calls > 0)
+    p->calls--;
   retry_failed (p);
 }
 
@@ -609,13 +659,15 @@ slot_pool_next (struct slot_pool *p, uint32_t max, uint32_t *slots,
                 uint64_t *first)
 {
   uint32_t n = 0, i;
+  bool nap = true;
 
   pthread_mutex_lock (&p->lock);
   retry_failed (p);
-  while (p->urgent.head == SLOT_NONE && p->normal.head == SLOT_NONE) {
+  while (p->queued == 0) {
     if (p->stopped)
       goto out;
-    wait_for_work (p);
+    wait_for_work (p, nap);
+    nap = false;
   }
   i = p->urgent.head != SLOT_NONE ? p->urgent.head : p->normal.head;
   *first = p->slots[i].page;
