@@ -41,7 +41,7 @@ endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
-  bench-memcached install deb \
+  bench bench-vm bench-memcached install deb \
   clean help
 
 all:
@@ -151,6 +151,8 @@ endef
 UNIT_VM = $(O)/test/unit/fabric/test_verbs
 UNIT_HOST = $(filter-out $(UNIT_VM),$(UNIT))
 INTEGRATION = $(wildcard test/integration/test_*.py)
+# Instructions are those of the plain build.
+INTEGRATION_CHECKED = $(filter-out %/test_instructions.py,$(INTEGRATION))
 VM_TESTS = $(addprefix test/vm/,test_demo.sh test_verbs.sh test_chaos.sh)
 VM_SLOW_TESTS = $(filter-out $(VM_TESTS),$(wildcard test/vm/test_*.sh)) \
   test/vm/selftest
@@ -192,6 +194,17 @@ plot-squeeze: deps all $(TOOLS)
 bench-memcached: deps all $(TOOLS)
 	test/bench/memcached_donor
 
+# What test/bench/bench.py and the benchmarks say they take.
+BENCH_VARIABLES = ROUNDS SECONDS DEPTHS CONNECTIONS PATTERNS THREADS MIB
+bench_in_vm = test/vm/run --timeout 21600 --memory 3072 --disk 1G \
+  --share $(O)/bench --env O=$(O) \
+  $(foreach v,$(BENCH_VARIABLES),$(if $($(v)),--env $(v)='$($(v))'))
+bench: deps all
+	test/bench/host
+
+bench-vm: deps all
+	$(bench_in_vm) -- test/bench/vm
+
 check-fresh:
 	test/fresh
 
@@ -218,7 +231,7 @@ comma = ,
 .PHONY: check-sanitized
 check-sanitized: $(PLUGIN) $(DONOR) $(CTL) $(UNIT)
 	PLUGIN=$(PLUGIN) DONOR=$(DONOR) CTL=$(CTL) FIO_SECONDS=20 SLOWDOWN=5 \
-	  $(RUN) $(UNIT_HOST) $(INTEGRATION)
+	  $(RUN) $(UNIT_HOST) $(INTEGRATION_CHECKED)
 
 VALGRIND = valgrind --quiet --error-exitcode=99 --leak-check=full \
   --errors-for-leak-kinds=definite --trace-children=no
@@ -227,7 +240,7 @@ check-valgrind: all $(UNIT)
 	  test/run --log-dir $(O)/test-logs/valgrind --wrapper '$(VALGRIND)' \
 	  $(UNIT_HOST)
 	NBDKIT_WRAPPER='$(VALGRIND)' FIO_SECONDS=20 SLOWDOWN=20 \
-	  test/run --log-dir $(O)/test-logs/valgrind $(INTEGRATION)
+	  test/run --log-dir $(O)/test-logs/valgrind $(INTEGRATION_CHECKED)
 
 # ---- the rest ----
 
@@ -289,6 +302,9 @@ help:
 	@echo '                        SECONDS=60 SEED=N (chaos-vm: over verbs)'
 	@echo 'make plot-squeeze       a node needs the memory that its donor lends:'
 	@echo '                        plots it, build/bench/squeeze.svg'
+	@echo 'make bench              beside other ways, over tcp on this host:'
+	@echo '                        a table, and JSON and plots in build/bench'
+	@echo 'make bench-vm           the same in a VM, over verbs and kernel nbd'
 	@echo 'make bench-memcached    what lending costs a memcached of the node'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'

@@ -306,14 +306,16 @@ class Donor(Process):
 
 class Borrower(Process):
     """nbdkit with the plugin; in `keys`, _ stands for -, and None leaves
-    a key out.  `preload` is a library for it, as the variables in `env`."""
+    a key out.  `preload` is a library for it, as the variables in `env`;
+    `prefix` are words before the command, `options` nbdkit's own."""
 
-    def __init__(self, box, name, keys, donors, preload=None, env=None):
+    def __init__(self, box, name, keys, donors, preload=None, env=None,
+                 prefix=(), options=()):
         self.socket = box.path(name + ".sock")
         self.state = box.path(name + ".state")
         pidfile = box.path(name + ".pid")
-        super().__init__(box, name, WRAPPER + nbdkit_args(
-            ["-f", "-U", self.socket, "-P", pidfile],
+        super().__init__(box, name, [*prefix] + WRAPPER + nbdkit_args(
+            ["-f", "-U", self.socket, "-P", pidfile, *options],
             borrower_keys(keys, donors, self.state)),
             dict(nbdkit_env(preload), **(env or {})))
         wait_until(lambda: os.path.exists(pidfile) or not self.is_running(),
@@ -461,8 +463,9 @@ class Box:
     def donors(self, n, **options):
         return [self.donor(**options) for _ in range(n)]
 
-    def borrower(self, donors=(), connected=True, **keys):
-        b = self._start(Borrower, keys, donors)
+    def borrower(self, donors=(), connected=True, prefix=(), options=(),
+                 **keys):
+        b = self._start(Borrower, keys, donors, None, None, prefix, options)
         if connected:
             b.wait_connected([d for d in donors if isinstance(d, Donor)])
         return b
