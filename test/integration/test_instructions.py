@@ -1,0 +1,87 @@
+#!/usr/bin/python3
+"""What a page costs in our own code, in instructions, as callgrind counts
+them: those of the plugin itself and of nothing that it calls.  A page over
+tcp, whose system calls are not among them.
+
+The limits are what was counted, and a tenth: less is a reason to lower them.
+"""
+
+import os
+import re
+import subprocess
+
+from infiniswap import (KIB, PAGE, PLUGIN, SLAB, case, check, main, map_all,
+                        nbdkit_env)
+
+LIMITS = {"a 4K read": 1750, "a 4K write": 2100, "a 128K read": 4900,
+          "a 128K write": 13700}
+N = 2000
+
+
+def instructions(path):
+    """Of the plugin itself, in what callgrind has dumped."""
+    ours, total, object_is_ours, call = {}, 0, False, False
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            ob = re.match(r"(c?)ob=\((\d+)\)(?: (.*))?", line)
+            if ob:              # "cob" is of the callee that comes next
+                if ob[3]:
+                    ours[ob[2]] = (os.path.basename(ob[3]) ==
+                                   os.path.basename(PLUGIN))
+                if not ob[1]:
+                    object_is_ours = ours[ob[2]]
+            elif line.startswith("calls="):
+                call = True     # the next line is what the callee cost
+            elif re.match(r"[+*\-\d]", line):
+                if object_is_ours and not call:
+                    total += int(line.split()[1])
+                call = False
+    return total
+
+
+@case
+def instructions_a_page(box):
+    """the instructions of a page are no more than they were"""
+    out = box.path("callgrind")
+    b = box.borrower(
+        [box.donor()],
+        prefix=["valgrind", "--tool=callgrind", "--quiet",
+                f"--callgrind-out-file={out}"])
+    h = b.connect()
+
+    def tell(option):
+        # It and valgrind look for each other in TMPDIR.
+        subprocess.run(["callgrind_control", option, str(b.process.pid)],
+                       check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL,
+                       env=nbdkit_env())
+
+    map_all(b, h)
+    slab, part = bytes(SLAB), bytes(128 * KIB)
+    h.pwrite(slab, 0)
+    h.flush()
+    tasks = {
+        "a 4K read": lambda i: h.pread(PAGE, i * PAGE),
+        "a 4K write": lambda i: h.pwrite(part[:PAGE], i * PAGE),
+        "a 128K read": lambda i: h.pread(128 * KIB, i % 128 * 128 * KIB),
+        "a 128K write": lambda i: h.pwrite(part, i % 128 * 128 * KIB)}
+    figures, over = [], []
+    for n, (what, task) in enumerate(tasks.items(), 1):
+        for i in range(10):
+            task(i)
+        h.flush()
+        tell("-z")
+        for i in range(N):
+            task(i)
+        h.flush()
+        tell("-d")
+        count = instructions(f"{out}.{n}") / N
+        figures.append(f"{what} {count:.0f}")
+        if count > LIMITS[what]:
+            over.append(f"{what}: {count:.0f}, not {LIMITS[what]}")
+    check(not over, "; ".join(over))
+    return ", ".join(figures)
+
+
+if __name__ == "__main__":
+    main()
