@@ -1,20 +1,18 @@
 /* infiniswapctl detach: what it asks the supervisor, how long it waits. */
 
 #include <check.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <glib/gstdio.h>
 
-#include "conf/state_socket.h"
 #include "ctl/detach.h"
+#include "programs.h"
 
 static const int64_t second_ns = INT64_C (1000000000);
 
-/* A supervisor, in a thread, that has no room for so many attempts. */
+/* A supervisor that has no room for so many attempts. */
 static struct supervisor {
   int refusals;
   bool slow;                    /* swapoff goes on until it is cancelled */
@@ -22,11 +20,7 @@ static struct supervisor {
   bool cancelled;
 } supervisor;
 
-static char *folder, *path, *record;
-static struct state_socket *served;
-static GMainContext *context;
-static pthread_t thread;
-static atomic_bool stop;
+static char *record;
 
 static JsonNode *
 answer (const char *request, void *data)
@@ -50,40 +44,28 @@ answer (const char *request, void *data)
      "{ \"state\": \"stopping\" }", NULL);
 }
 
-static void *
-serve (void *data)
-{
-  while (!atomic_load (&stop))
-    g_main_context_iteration (context, TRUE);
-  return data;
-}
-
 static void
 setup (void)
 {
-  char *error = NULL;
-
   supervisor = (struct supervisor) { .refusals = 0 };
-  folder = g_dir_make_tmp ("isw-ctl-XXXXXX", NULL);
-  path = g_build_filename (folder, "isw0.ctl", NULL);
-  record = g_build_filename (folder, "isw0.pid", NULL);
+  programs_setup ();
+  programs_add ("isw0.ctl", answer, &supervisor);
+  record = g_build_filename (programs_folder (), "isw0.pid", NULL);
   ck_assert (g_file_set_contents (record, "", -1, NULL));
-  context = g_main_context_new ();
-  served = state_socket_bind (path, &error);
-  ck_assert_msg (served != NULL, "%s", error);
-  state_socket_serve (served, context, answer, &supervisor);
 }
 
 static void
 teardown (void)
 {
-  state_socket_close (served);
-  g_main_context_unref (context);
   g_unlink (record);
-  g_rmdir (folder);
-  g_free (folder);
-  g_free (path);
   g_free (record);
+  programs_teardown ();
+}
+
+static int
+detach (const void *options, FILE *out, FILE *err)
+{
+  return detach_run (options, out, err);
 }
 
 /* Runs it, and checks how what it prints ends. */
@@ -92,28 +74,16 @@ check_run (bool wait, int64_t timeout_ns, int status, const char *out_end,
            const char *err_end)
 {
   const struct detach_options o = {
-    .name = "isw0", .folder = folder, .wait = wait, .timeout_ns = timeout_ns,
+    .name = "isw0", .folder = programs_folder (), .wait = wait,
+    .timeout_ns = timeout_ns,
   };
-  char *out_got, *err_got;
-  size_t out_len, err_len;
-  FILE *out = open_memstream (&out_got, &out_len);
-  FILE *err = open_memstream (&err_got, &err_len);
-  int got;
+  struct outcome r = programs_run (detach, &o);
 
-  atomic_store (&stop, false);
-  ck_assert_int_eq (pthread_create (&thread, NULL, serve, NULL), 0);
-  got = detach_run (&o, out, err);
-  atomic_store (&stop, true);
-  g_main_context_wakeup (context);
-  pthread_join (thread, NULL);
-  fclose (out);
-  fclose (err);
-  ck_assert_msg (got == status, "%d: %s", got, err_got);
-  ck_assert_msg (g_str_has_suffix (out_got, out_end), "%s", out_got);
-  ck_assert_msg (g_str_has_suffix (err_got, err_end), "%s", err_got);
-  ck_assert_int_eq (err_got[0] == '\0', err_end[0] == '\0');
-  free (out_got);
-  free (err_got);
+  ck_assert_msg (r.status == status, "%d: %s", r.status, r.err);
+  ck_assert_msg (g_str_has_suffix (r.out, out_end), "%s", r.out);
+  ck_assert_msg (g_str_has_suffix (r.err, err_end), "%s", r.err);
+  ck_assert_int_eq (r.err[0] == '\0', err_end[0] == '\0');
+  outcome_free (&r);
 }
 
 START_TEST (what_is_not_attached_is_as_good)

@@ -1,21 +1,17 @@
 /* infiniswapctl evict: what it asks, how long it waits, what it says. */
 
 #include <check.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <glib/gstdio.h>
-
-#include "conf/state_socket.h"
 #include "ctl/evict.h"
+#include "programs.h"
 #include "samples.h"
 
 static const int64_t long_ns = 60 * INT64_C (1000000000);
 
-/* A donor with four slabs, in a thread.  When it is asked to evict them,
+/* A donor with four slabs.  When it is asked to evict them,
  * five that it evicted before are back; each status after that tells of
  * one more, up to `come_back`; then the others are either still going or,
  * with `given_up`, no more to come.
@@ -28,11 +24,7 @@ static struct donor {
   int asked;                    /* statuses, since "evict" */
 } donor;
 
-static char *folder, *path;
-static struct state_socket *served;
-static GMainContext *context;
-static pthread_t thread;
-static atomic_bool stop;
+static const char *path;
 
 static JsonNode *
 answer (const char *request, void *data)
@@ -55,37 +47,18 @@ answer (const char *request, void *data)
   return json_from_string (text, NULL);
 }
 
-static void *
-serve (void *data)
-{
-  (void) data;
-  while (!atomic_load (&stop))
-    g_main_context_iteration (context, TRUE);
-  return NULL;
-}
-
 static void
 setup (void)
 {
-  char *error = NULL;
-
   donor = (struct donor) { .come_back = 4 };
-  folder = g_dir_make_tmp ("isw-ctl-XXXXXX", NULL);
-  path = g_build_filename (folder, "donor.sock", NULL);
-  context = g_main_context_new ();
-  served = state_socket_bind (path, &error);
-  ck_assert_msg (served != NULL, "%s", error);
-  state_socket_serve (served, context, answer, NULL);
+  programs_setup ();
+  path = programs_add ("donor.sock", answer, NULL);
 }
 
-static void
-teardown (void)
+static int
+evict (const void *options, FILE *out, FILE *err)
 {
-  state_socket_close (served);
-  g_main_context_unref (context);
-  g_rmdir (folder);
-  g_free (folder);
-  g_free (path);
+  return evict_run (options, out, err);
 }
 
 /* Runs it, and checks the whole of what it prints. */
@@ -94,27 +67,14 @@ check_run (const char *count, int64_t timeout_ns, int status,
            const char *out_text, const char *err_text)
 {
   const struct evict_options o = { path, count, timeout_ns };
-  char *out_got, *err_got;
-  size_t out_len, err_len;
-  FILE *out = open_memstream (&out_got, &out_len);
-  FILE *err = open_memstream (&err_got, &err_len);
-  int got;
+  struct outcome r = programs_run (evict, &o);
 
-  atomic_store (&stop, false);
-  ck_assert_int_eq (pthread_create (&thread, NULL, serve, NULL), 0);
-  got = evict_run (&o, out, err);
-  atomic_store (&stop, true);
-  g_main_context_wakeup (context);
-  pthread_join (thread, NULL);
-  fclose (out);
-  fclose (err);
-  ck_assert_msg (got == status, "%d: %s", got, err_got);
-  ck_assert_msg (g_str_has_suffix (out_got, out_text), "%s", out_got);
-  ck_assert_int_eq (out_got[0] == '\0', out_text[0] == '\0');
-  ck_assert_msg (strstr (err_got, err_text), "%s", err_got);
-  ck_assert_int_eq (err_got[0] == '\0', err_text[0] == '\0');
-  free (out_got);
-  free (err_got);
+  ck_assert_msg (r.status == status, "%d: %s", r.status, r.err);
+  ck_assert_msg (g_str_has_suffix (r.out, out_text), "%s", r.out);
+  ck_assert_int_eq (r.out[0] == '\0', out_text[0] == '\0');
+  ck_assert_msg (strstr (r.err, err_text), "%s", r.err);
+  ck_assert_int_eq (r.err[0] == '\0', err_text[0] == '\0');
+  outcome_free (&r);
 }
 
 START_TEST (waits_until_all_are_back)
@@ -194,7 +154,7 @@ main (void)
   int failed;
 
   tcase_set_timeout (tc, 60);
-  tcase_add_checked_fixture (tc, setup, teardown);
+  tcase_add_checked_fixture (tc, setup, programs_teardown);
   tcase_add_test (tc, waits_until_all_are_back);
   tcase_add_test (tc, says_what_is_missing_in_the_end);
   tcase_add_test (tc, does_not_wait_for_slabs_that_came_by_themselves);

@@ -3,8 +3,6 @@
  */
 
 #include <check.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,22 +12,17 @@
 
 #include <glib/gstdio.h>
 
-#include "conf/state_socket.h"
 #include "ctl/status.h"
+#include "programs.h"
 #include "samples.h"
 
 static const int64_t long_ns = 60 * INT64_C (1000000000);
 
-/* A device, a donor and a program that answers oddly, in a thread. */
-static char *folder;
+/* A device, a donor and a program that answers oddly. */
 static const char *const names[] = { "isw0.sock", "isw1.sock", "odd.sock" };
 static const char *const documents[] = { sample_device, sample_donor,
   "[ 1, 2 ]" };
 static char *paths[3];
-static struct state_socket *sockets[3];
-static GMainContext *context;
-static pthread_t thread;
-static atomic_bool stop;
 
 static JsonNode *
 answer (const char *request, void *data)
@@ -38,72 +31,26 @@ answer (const char *request, void *data)
     NULL;
 }
 
-static void *
-serve (void *data)
-{
-  (void) data;
-  while (!atomic_load (&stop))
-    g_main_context_iteration (context, TRUE);
-  return NULL;
-}
-
 static void
 setup (void)
 {
-  char *error = NULL;
-
-  folder = g_dir_make_tmp ("isw-ctl-XXXXXX", NULL);
-  context = g_main_context_new ();
-  for (int i = 0; i < 3; i++) {
-    paths[i] = g_build_filename (folder, names[i], NULL);
-    sockets[i] = state_socket_bind (paths[i], &error);
-    ck_assert_msg (sockets[i] != NULL, "%s", error);
-    state_socket_serve (sockets[i], context, answer, (void *) documents[i]);
-  }
-  atomic_store (&stop, false);
-  ck_assert_int_eq (pthread_create (&thread, NULL, serve, NULL), 0);
+  programs_setup ();
+  for (int i = 0; i < 3; i++)
+    paths[i] = programs_add (names[i], answer, (void *) documents[i]);
 }
 
-static void
-teardown (void)
+static int
+status (const void *options, FILE *out, FILE *err)
 {
-  atomic_store (&stop, true);
-  g_main_context_wakeup (context);
-  pthread_join (thread, NULL);
-  for (int i = 0; i < 3; i++) {
-    state_socket_close (sockets[i]);
-    g_free (paths[i]);
-  }
-  g_main_context_unref (context);
-  g_rmdir (folder);
-  g_free (folder);
+  return status_run (options, out, err);
 }
-
-struct outcome {
-  int status;
-  char *out, *err;
-};
 
 static struct outcome
 run (char *const *asked, const char *in_folder, int64_t timeout_ns, bool json)
 {
   struct status_options o = { asked, in_folder, timeout_ns, json };
-  struct outcome r;
-  size_t out_len, err_len;
-  FILE *out = open_memstream (&r.out, &out_len);
-  FILE *err = open_memstream (&r.err, &err_len);
 
-  r.status = status_run (&o, out, err);
-  fclose (out);
-  fclose (err);
-  return r;
-}
-
-static void
-outcome_free (struct outcome *r)
-{
-  free (r->out);
-  free (r->err);
+  return programs_run (status, &o);
 }
 
 static unsigned
@@ -133,11 +80,12 @@ END_TEST
 
 START_TEST (sockets_of_the_folder_are_found)
 {
-  g_autofree char *other = g_build_filename (folder, "notes.txt", NULL);
+  g_autofree char *other =
+    g_build_filename (programs_folder (), "notes.txt", NULL);
   struct outcome r;
 
   ck_assert (g_file_set_contents (other, "", 0, NULL));
-  r = run (NULL, folder, long_ns, false);
+  r = run (NULL, programs_folder (), long_ns, false);
   ck_assert_int_eq (r.status, 1);
   ck_assert (strstr (r.out, paths[0]) < strstr (r.out, paths[1]));
   ck_assert_ptr_nonnull (strstr (r.err, "odd.sock: the answer is no status"));
@@ -150,9 +98,10 @@ END_TEST
 
 START_TEST (unreachable_sockets_do_not_hide_the_rest)
 {
-  g_autofree char *missing = g_build_filename (folder, "missing", NULL);
+  g_autofree char *missing =
+    g_build_filename (programs_folder (), "missing", NULL);
   char *asked[] = { missing, paths[0], paths[2], NULL };
-  struct outcome r = run (asked, folder, long_ns, false);
+  struct outcome r = run (asked, programs_folder (), long_ns, false);
 
   ck_assert_int_eq (r.status, 1);
   ck_assert_uint_eq (lines (r.err), 2);
@@ -187,7 +136,7 @@ END_TEST
 START_TEST (json_of_one_is_its_document)
 {
   char *asked[] = { paths[0], NULL };
-  struct outcome r = run (asked, folder, long_ns, true);
+  struct outcome r = run (asked, programs_folder (), long_ns, true);
   JsonNode *node = json_from_string (r.out, NULL);
   JsonObject *o;
 
@@ -207,7 +156,7 @@ END_TEST
 START_TEST (json_of_several_is_an_array)
 {
   char *asked[] = { paths[0], paths[2], paths[1], NULL };
-  struct outcome r = run (asked, folder, long_ns, true);
+  struct outcome r = run (asked, programs_folder (), long_ns, true);
   JsonNode *node = json_from_string (r.out, NULL);
   JsonArray *array;
 
@@ -228,12 +177,12 @@ START_TEST (json_of_nothing)
 {
   char *one[] = { paths[2], NULL };
   char *two[] = { paths[2], paths[2], NULL };
-  struct outcome r = run (one, folder, long_ns, true);
+  struct outcome r = run (one, programs_folder (), long_ns, true);
 
   ck_assert_int_eq (r.status, 1);
   ck_assert_str_eq (r.out, "");
   outcome_free (&r);
-  r = run (two, folder, long_ns, true);
+  r = run (two, programs_folder (), long_ns, true);
   ck_assert_int_eq (r.status, 1);
   ck_assert_str_eq (r.out, "[]\n");
   outcome_free (&r);
@@ -242,14 +191,15 @@ END_TEST
 
 START_TEST (stopped_program_times_out)
 {
-  g_autofree char *path = g_build_filename (folder, "stopped", NULL);
+  g_autofree char *path =
+    g_build_filename (programs_folder (), "stopped", NULL);
   char *error = NULL;
   struct state_socket *s = state_socket_bind (path, &error);
   char *asked[] = { path, paths[0], NULL };
   struct outcome r;
 
   ck_assert_ptr_nonnull (s);
-  r = run (asked, folder, 2000000000, false);
+  r = run (asked, programs_folder (), 2000000000, false);
   ck_assert_int_eq (r.status, 1);
   ck_assert_ptr_nonnull (strstr (r.err, "timed out"));
   ck_assert_ptr_nonnull (strstr (r.err, path));
@@ -268,7 +218,7 @@ main (void)
   int failed;
 
   tcase_set_timeout (tc, 60);
-  tcase_add_checked_fixture (tc, setup, teardown);
+  tcase_add_checked_fixture (tc, setup, programs_teardown);
   tcase_add_test (tc, each_socket_is_shown);
   tcase_add_test (tc, sockets_of_the_folder_are_found);
   tcase_add_test (tc, unreachable_sockets_do_not_hide_the_rest);
