@@ -67,10 +67,10 @@ class Case:
                 f"{'s' if self.connections > 1 else ''}")
 
 
-def cases(patterns=None):
+def cases():
     """A connection needs something in flight to be of use."""
     return [Case(p, d, c) for p, d, c in
-            itertools.product(patterns or PATTERNS, DEPTHS, CONNECTIONS)
+            itertools.product(PATTERNS, DEPTHS, CONNECTIONS)
             if c <= d or c == min(CONNECTIONS)]
 
 
@@ -91,7 +91,7 @@ def run(*args, **keys):
                           stdout=subprocess.PIPE, text=True, **keys).stdout
 
 
-def fio(options, case, seconds=None):
+def fio(options, case):
     """One measurement: a dictionary of figures."""
     jobs = case.connections if "--ioengine=nbd" in options else 1
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def fio(options, case, seconds=None):
         run("fio", "--name=bench", f"--rw={case.pattern}",
             f"--bs={case.block}", f"--iodepth={case.depth // jobs}",
             f"--numjobs={jobs}", "--group_reporting", "--time_based",
-            f"--runtime={seconds or SECONDS}", "--norandommap",
+            f"--runtime={SECONDS}", "--norandommap",
             "--randrepeat=0", "--output-format=json", f"--output={out}",
             *options)
         busy = busy_seconds() - before
@@ -130,11 +130,9 @@ def slot_share(borrower, before):
 class Results:
     """All that was measured, by contender and case."""
 
-    def __init__(self, name, contenders, figure, row):
+    def __init__(self, name, contenders):
         self.name = name
         self.contenders = contenders
-        self.figure = figure    # the one of which ratios are told
-        self.row = row          # the medians, as text
         self.runs = {}          # (contender, case): [figures, ...]
         self.facts = {}         # what else there is to say
 
@@ -151,7 +149,7 @@ class Results:
 
     def spread(self, contender, case):
         """(largest - smallest) / median."""
-        values = [r[self.figure] for r in self.runs[contender, case]]
+        values = [r["iops"] for r in self.runs[contender, case]]
         return (max(values) - min(values)) / statistics.median(values)
 
     def ratios(self, contender, other, case):
@@ -159,22 +157,12 @@ class Results:
         one was not measured."""
         pairs = zip(self.runs.get((contender, case), []),
                     self.runs.get((other, case), []))
-        ratios = [a[self.figure] / b[self.figure] for a, b in pairs]
+        ratios = [a["iops"] / b["iops"] for a, b in pairs]
         return ratios and (statistics.median(ratios), min(ratios),
                            max(ratios)) or None
 
     def cases(self):
         return list(dict.fromkeys(case for _, case in self.runs))
-
-
-def names(variable, known):
-    """Those of the environment, or all."""
-    wanted = os.environ.get(variable)
-    wanted = wanted.split(",") if wanted else list(known)
-    for name in wanted:
-        if name not in known:
-            sys.exit(f"{variable}: {name}: not one of {', '.join(known)}")
-    return wanted
 
 
 def rounds(contenders, tasks):
@@ -202,7 +190,7 @@ def measure(results, contenders, wanted, measure_one=fio):
 
 # ---- the report ----
 
-def fio_row(median):
+def row(median):
     return (f"{median['iops']:9.0f} IOPS {median['mib_per_second']:8.1f} MiB/s"
             f"  p50 {median['p50_us']:7.0f}  p99 {median['p99_us']:7.0f}"
             f"  p99.9 {median['p99.9_us']:7.0f} us"
@@ -221,7 +209,7 @@ def table(results, ours):
             if (name, case) not in results.runs:
                 continue
             line = (f"  {name:{wide}} "
-                    f"{results.row(results.medians(name, case))} "
+                    f"{row(results.medians(name, case))} "
                     f"(spread {results.spread(name, case):4.0%})")
             ratio = name != ours and results.ratios(ours, name, case)
             if ratio:

@@ -1,7 +1,7 @@
-"""What swaps, or is read and written, in a machine of test/vm/run: ours and
+"""What is read and written in a machine of test/vm/run: ours and
 what a user would pick instead, each a block device of MIB [128] MiB.
 
-  ours        /dev/nbd0, the plugin, donors over verbs
+  ours        /dev/nbd0, the plugin, one donor over verbs
   nbd tcp     /dev/nbd1 to a remote nbdkit memory over TCP
   nbd local   /dev/nbd2 to a nbdkit memory over a Unix socket: the front end
   nvme rdma   NVMe-oF/RDMA to a null_blk over the same Soft-RoCE
@@ -100,14 +100,14 @@ def put(path, text):
         f.write(text)
 
 
-def null_disk(memory):
-    """What it is written it keeps only if it has memory."""
+def null_disk():
+    """As fast as a disk can be: it keeps nothing."""
     bench.run("modprobe", "null_blk", "nr_devices=0")
     name = "nullb0"             # older kernels count, newer ones use it
     disk = "/sys/kernel/config/nullb/" + name
     os.mkdir(disk)
     for key, value in (("size", MIB), ("blocksize", 4096), ("irqmode", 0),
-                       ("memory_backed", int(memory)), ("power", 1)):
+                       ("power", 1)):
         put(f"{disk}/{key}", str(value))
     return "/dev/" + name
 
@@ -115,7 +115,7 @@ def null_disk(memory):
 class Nvme:
     name = "nvme rdma"
 
-    def __init__(self, memory=False):
+    def __init__(self):
         if not os.path.isdir("/sys/kernel/config"):
             bench.run("modprobe", "configfs")
         if not os.path.ismount("/sys/kernel/config"):
@@ -126,7 +126,7 @@ class Nvme:
         os.mkdir(subsystem)
         put(subsystem + "/attr_allow_any_host", "1")
         os.mkdir(subsystem + "/namespaces/1")
-        put(subsystem + "/namespaces/1/device_path", null_disk(memory))
+        put(subsystem + "/namespaces/1/device_path", null_disk())
         put(subsystem + "/namespaces/1/enable", "1")
         os.mkdir(port)
         for key, value in (("trtype", "rdma"), ("adrfam", "ipv4"),
