@@ -34,7 +34,14 @@ done_testing ()
   exit $failed
 }
 
-show_logs () { tail -n 15 $work/*.log | sed 's/^/# /'; }
+# The ends of all logs, and what the borrower said of its sessions before.
+show_logs ()
+{
+  {
+    tail -n 15 $work/*.log
+    grep -sE 'connected|session' $work/nbdkit.log
+  } | sed 's/^/# /'
+}
 
 die ()
 {
