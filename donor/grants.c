@@ -5,6 +5,7 @@
 
 #include "conf/log.h"
 #include "conf/units.h"
+#include "donor/ahead.h"
 #include "donor/evictions.h"
 #include "donor/evictor.h"
 #include "donor/grants.h"
@@ -51,7 +52,17 @@ struct grants {
   GQueue parked;                /* struct parked *, next to expire first */
   struct evictions evictions;   /* of grants that are also in by_id */
   GQueue leaving;               /* struct grant *, also in by_id */
+  struct ahead ahead;
 };
+
+static void
+ahead_failed (void *data)
+{
+  struct grants *g = data;
+
+  g->session.failed (g->session.data,
+                     "it accesses a slab that it was not given");
+}
 
 struct grants *
 grants_new (const struct grants_session *session)
@@ -64,6 +75,8 @@ grants_new (const struct grants_session *session)
   g->by_slab = g_hash_table_new (g_int64_hash, g_int64_equal);
   g_queue_init (&g->parked);
   g_queue_init (&g->leaving);
+  ahead_begin (&g->ahead, g->shared->lender, session->domain, ahead_failed,
+               g);
   return g;
 }
 
@@ -89,6 +102,7 @@ grants_free (struct grants *g)
     lender_cancel (g->shared->lender, &p->wait);
     g_free (p);
   }
+  ahead_end (&g->ahead);
   g_queue_clear (&g->leaving);
   g_hash_table_unref (g->by_slab);
   g_hash_table_iter_init (&iter, g->by_id);
@@ -207,27 +221,14 @@ say (const struct grants *g, const struct grant *grant, const char *what)
                (unsigned long long) grant->id);
 }
 
+/* It takes a slab that is registered, and tells the borrower first. */
 static const char *
-grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
-            struct slab *slab)
+add_grant (struct grants *g, uint64_t request, uint64_t slab_index,
+           struct slab *slab, struct fabric_region *region)
 {
-  char reason[MESSAGE_TEXT_MAX];
-  struct fabric_region *region;
-  struct grant *grant;
-  int r;
+  struct grant *grant = g_new (struct grant, 1);
+  const char *failure;
 
-  r = fabric_region_add (g->session.domain, slab->memory, slab->bytes, true,
-                         &region);
-  if (r < 0) {
-    lender_give_back (g->shared->lender, slab, true);
-    snprintf (reason, sizeof reason, "cannot register the slab: %s%s",
-              strerror (-r), r == -ENOMEM ?
-              " (the locked memory limit, ulimit -l, may be too low)" : "");
-    log_limited (LOG_LEVEL_WARNING, "peer %s: slab %llu refused: %s",
-                 g->session.peer, (unsigned long long) slab_index, reason);
-    return refuse (g, request, reason);
-  }
-  grant = g_new (struct grant, 1);
   *grant = (struct grant) {
     .id = ++g->shared->last_grant,
     .slab_index = slab_index,
@@ -236,8 +237,31 @@ grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
   };
   g_hash_table_insert (g->by_id, &grant->id, grant);
   g_hash_table_insert (g->by_slab, &grant->slab_index, grant);
+  failure = send_grant (g, request, grant);
   say (g, grant, "lent");
-  return send_grant (g, request, grant);
+  return failure;
+}
+
+static const char *
+grant_slab (struct grants *g, uint64_t request, uint64_t slab_index,
+            struct slab *slab)
+{
+  struct fabric_region *region = ahead_take_region (&g->ahead);
+  char reason[MESSAGE_TEXT_MAX];
+  int r = 0;
+
+  if (region == NULL)
+    r = fabric_region_add (g->session.domain, slab->memory, slab->bytes,
+                           true, &region);
+  if (r == 0)
+    return add_grant (g, request, slab_index, slab, region);
+  lender_give_back (g->shared->lender, slab, true);
+  snprintf (reason, sizeof reason, "cannot register the slab: %s%s",
+            strerror (-r), r == -ENOMEM ?
+            " (the locked memory limit, ulimit -l, may be too low)" : "");
+  log_limited (LOG_LEVEL_WARNING, "peer %s: slab %llu refused: %s",
+               g->session.peer, (unsigned long long) slab_index, reason);
+  return refuse (g, request, reason);
 }
 
 static void
@@ -290,7 +314,8 @@ take_slab (struct grants *g, const struct message *m)
   char reason[MESSAGE_TEXT_MAX];
   struct slab *slab;
 
-  switch (lender_take (g->shared->lender, &p->wait, &slab,
+  ahead_put_off (&g->ahead);
+  switch (lender_take (g->shared->lender, &p->wait, &g->ahead.reserve, &slab,
                        reason, sizeof reason)) {
   case LENDER_WAIT:
     g_queue_push_tail (&g->parked, p);
@@ -501,5 +526,9 @@ grants_run (struct grants *g, int64_t now_ns, int64_t *next_ns)
 
   if (failure == NULL)
     failure = run_evictions (g, now_ns, next_ns);
-  return failure ? failure : run_leaving (g, now_ns, next_ns);
+  if (failure == NULL)
+    failure = run_leaving (g, now_ns, next_ns);
+  if (failure == NULL && slabs_left (g) > 0)
+    ahead_run (&g->ahead, now_ns, next_ns);
+  return failure;
 }

@@ -36,6 +36,7 @@ struct lender {
   struct headroom_lending lending; /* what it may lend, at most that */
   struct slab_pool *pool;
   GQueue waiting;               /* struct lender_wait, first come */
+  GQueue reserves;              /* struct lender_reserve, oldest first */
   GSource *pool_source;
   GSource *tick_source;
   bool settled;
@@ -56,8 +57,8 @@ would_lend_slabs (const struct lender *l, const struct slab_pool_state *st)
   const uint64_t waiting = l->waiting.length;
   uint64_t slabs = limit > st->lent ? limit - st->lent : 0;
 
-  if (st->error && slabs > st->ready)
-    slabs = st->ready;
+  if (st->error)
+    slabs = MIN (slabs, st->ready + st->reserved);
   return slabs > waiting ? slabs - waiting : 0;
 }
 
@@ -97,12 +98,12 @@ say_shortage (struct lender *l, const struct slab_pool_state *st)
                  "limit, ulimit -l)", strerror (-st->lock_error));
   }
   if (l->said_short || st->busy
-      || st->lent + st->ready >= l->config->ready)
+      || st->lent + st->ready + st->reserved >= l->config->ready)
     return;
   l->said_short = true;
   explain_shortage (l, st, reason, sizeof reason);
   log_notice ("%llu of %llu slabs are ready: %s",
-              (unsigned long long) st->ready,
+              (unsigned long long) (st->ready + st->reserved),
               (unsigned long long) l->config->ready, reason);
 }
 
@@ -182,6 +183,27 @@ sample (struct lender *l)
   return 0;
 }
 
+static void
+recall_oldest (struct lender *l)
+{
+  struct lender_reserve *r = g_queue_peek_head (&l->reserves);
+
+  if (r)
+    r->recall (r);
+}
+
+/* The pool lets go by itself of what nobody has. */
+static void
+recall_excess (struct lender *l)
+{
+  const uint64_t limit = l->limit_bytes / l->config->slab_size_bytes;
+  struct slab_pool_state st;
+
+  for (slab_pool_get_state (l->pool, &st);
+       st.reserved > 0 && st.lent + st.reserved > limit; st.reserved--)
+    recall_oldest (l);
+}
+
 /* Act on what sample has found.  While the node is pressed, nothing more
  * is lent or prepared, not even within the limit.
  */
@@ -199,6 +221,7 @@ keep_within_limit (struct lender *l)
     : l->limit_bytes;
   headroom_lending_step (&l->lending, lendable, LENDING_HOLD_SAMPLES);
   slab_pool_set_limits (l->pool, l->limit_bytes, l->lending.bytes);
+  recall_excess (l);
   if (l->waiting.length > 0)
     wake_at (l->pool_source, 0);
   if (l->events.shortage && lender_excess_slabs (l) > 0)
@@ -220,7 +243,7 @@ stalled (void *data)
                                  l->config->headroom_bytes))
     return;
   slab_pool_get_state (l->pool, &st);
-  slabs = st.lent + st.ready;
+  slabs = st.lent + st.ready + st.reserved;
   if (is_pressed (l))
     slabs = MIN (slabs, l->pressed_slabs);
   l->pressed_slabs = slabs > 0 ? slabs - 1 : 0;
@@ -266,6 +289,7 @@ lender_new (const struct donor_config *config, GMainContext *context,
   l->config = config;
   l->events = *events;
   g_queue_init (&l->waiting);
+  g_queue_init (&l->reserves);
   l->cgroup = cgroup_new (config->cgroup_path, config->mountinfo_path);
   memory_monitor_init (&l->monitor, config->meminfo_path, l->cgroup,
                        config->smoothing);
@@ -330,8 +354,52 @@ lender_would_lend_bytes (struct lender *l)
   return would_lend_slabs (l, &st) * l->config->slab_size_bytes;
 }
 
+bool
+lender_reserve (struct lender *l, struct lender_reserve *r)
+{
+  struct slab_pool_state st;
+
+  slab_pool_get_state (l->pool, &st);
+  if (is_pressed (l) || would_lend_slabs (l, &st) <= st.reserved)
+    return false;
+  r->slab = slab_pool_reserve (l->pool);
+  if (r->slab == NULL)
+    return false;
+  r->link = (GList) { .data = r };
+  g_queue_push_tail_link (&l->reserves, &r->link);
+  return true;
+}
+
+/* Its slab, which counts as lent now. */
+static struct slab *
+take_reserved (struct lender *l, struct lender_reserve *r)
+{
+  struct slab *slab = r->slab;
+
+  g_queue_unlink (&l->reserves, &r->link);
+  slab_pool_take_reserved (l->pool);
+  r->slab = NULL;
+  return slab;
+}
+
+void
+lender_unreserve (struct lender *l, struct lender_reserve *r,
+                  bool untouched)
+{
+  lender_give_back (l, take_reserved (l, r), untouched);
+}
+
+/* Is there no room to prepare one for whoever waits? */
+static bool
+is_full (const struct lender *l, const struct slab_pool_state *st)
+{
+  return st->ready + st->reserved + st->lent
+    >= l->lending.bytes / l->config->slab_size_bytes;
+}
+
 enum lender_answer
-lender_take (struct lender *l, struct lender_wait *w, struct slab **slab,
+lender_take (struct lender *l, struct lender_wait *w,
+             struct lender_reserve *r, struct slab **slab,
              char *reason, size_t reason_size)
 {
   struct slab_pool_state st;
@@ -341,6 +409,10 @@ lender_take (struct lender *l, struct lender_wait *w, struct slab **slab,
     explain_shortage (l, &st, reason, reason_size);
     return LENDER_REFUSED;
   }
+  if (r->slab) {
+    *slab = take_reserved (l, r);
+    return LENDER_READY;
+  }
   if (l->waiting.length == 0) {
     *slab = slab_pool_take (l->pool);
     if (*slab)
@@ -348,6 +420,8 @@ lender_take (struct lender *l, struct lender_wait *w, struct slab **slab,
   }
   w->link = (GList) { .data = w };
   g_queue_push_tail_link (&l->waiting, &w->link);
+  if (is_full (l, &st))
+    recall_oldest (l);
   slab_pool_set_demand (l->pool, l->waiting.length);
   return LENDER_WAIT;
 }
@@ -393,7 +467,8 @@ lender_get_memory (struct lender *l, struct lender_memory *ret)
     .held_bytes = st.resident_bytes,
     .lent_bytes = st.lent * slab_bytes,
     .would_lend_bytes = would_lend_slabs (l, &st) * slab_bytes,
-    .slabs_ready = st.ready,
+    .slabs_ready = st.ready + st.reserved,
+    .slabs_reserved = st.reserved,
     .slabs_lent = st.lent,
     .pressure_events = l->pressure_events,
   };

@@ -25,6 +25,16 @@ struct lender_wait {
   GList link;                   /* private to the lender */
 };
 
+/* Somebody who will ask for a slab and has one kept for him meanwhile; the
+ * caller's, and on a list of the lender's while there is a slab.
+ */
+struct lender_reserve {
+  /* The lender needs it: to be answered with lender_unreserve at once. */
+  void (*recall) (struct lender_reserve *r);
+  struct slab *slab;            /* NULL: none is kept */
+  GList link;                   /* private to the lender */
+};
+
 enum lender_answer { LENDER_READY, LENDER_WAIT, LENDER_REFUSED };
 
 struct lender_memory {
@@ -36,7 +46,8 @@ struct lender_memory {
   uint64_t held_bytes;
   uint64_t lent_bytes;
   uint64_t would_lend_bytes;
-  uint64_t slabs_ready;
+  uint64_t slabs_ready;         /* prepared and not lent; of these: */
+  uint64_t slabs_reserved;
   uint64_t slabs_lent;
   uint64_t pressure_events;     /* stalls that were taken for need */
 };
@@ -67,10 +78,22 @@ void lender_stop (struct lender *l);
 /* What it would lend now, beyond what is lent and waited for. */
 uint64_t lender_would_lend_bytes (struct lender *l);
 
-/* Ask for a slab.  READY: *slab is the caller's, until
- * lender_give_back.  WAIT: w is queued.  REFUSED: reason says why.
+/* Keep a slab for r, which has none; false if none can be spared.  It
+ * goes where others would have to go without, and before any slab is
+ * taken back from a borrower.
+ */
+bool lender_reserve (struct lender *l, struct lender_reserve *r);
+
+/* r does not keep its slab any more; `untouched` as in lender_give_back. */
+void lender_unreserve (struct lender *l, struct lender_reserve *r,
+                       bool untouched);
+
+/* Ask for a slab.  READY: *slab is the caller's, until lender_give_back:
+ * the one that r keeps (which then keeps none), or another.  WAIT: w is
+ * queued.  REFUSED: reason says why.
  */
 enum lender_answer lender_take (struct lender *l, struct lender_wait *w,
+                                struct lender_reserve *r,
                                 struct slab **slab,
                                 char *reason, size_t reason_size);
 void lender_cancel (struct lender *l, struct lender_wait *w);

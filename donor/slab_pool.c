@@ -34,7 +34,7 @@ struct slab_pool {
   bool is_nice;                 /* the thread is, or was to be */
   struct slab *ready, *dirty;
   uint64_t nr_ready;
-  uint64_t nr_lent;
+  uint64_t nr_reserved, nr_lent;
   uint64_t nr_dirty;            /* one being unmapped included */
   uint64_t nr_preparing;        /* 0 or 1 */
   uint64_t hold_slabs, prepare_slabs; /* the limits */
@@ -73,10 +73,11 @@ notify (struct slab_pool *pool)
 static bool
 wants_to_prepare (const struct slab_pool *pool)
 {
-  const uint64_t slabs = pool->nr_ready + pool->nr_lent + pool->nr_dirty;
+  const uint64_t prepared = pool->nr_ready + pool->nr_reserved;
+  const uint64_t slabs = prepared + pool->nr_lent + pool->nr_dirty;
 
   return !pool->error
-    && pool->nr_ready < pool->ready_wanted + pool->demand
+    && prepared < pool->ready_wanted + pool->demand
     && slabs < pool->prepare_slabs && slabs < pool->hold_slabs;
 }
 
@@ -86,7 +87,7 @@ wants_to_prepare (const struct slab_pool *pool)
 static void
 keep_within_limit (struct slab_pool *pool)
 {
-  uint64_t slabs = pool->nr_ready + pool->nr_lent;
+  uint64_t slabs = pool->nr_ready + pool->nr_reserved + pool->nr_lent;
 
   if (slabs + pool->nr_preparing > pool->hold_slabs)
     atomic_store (&pool->cancel, true);
@@ -331,6 +332,33 @@ slab_pool_take (struct slab_pool *pool)
   return slab;
 }
 
+struct slab *
+slab_pool_reserve (struct slab_pool *pool)
+{
+  struct slab *slab = NULL;
+
+  pthread_mutex_lock (&pool->mutex);
+  if (pool->nr_ready > 1) {
+    slab = pop (&pool->ready);
+    pool->nr_ready--;
+    pool->nr_reserved++;
+  }
+  pthread_mutex_unlock (&pool->mutex);
+  return slab;
+}
+
+/* What takes its place is prepared when the limits are set next: not
+ * while somebody waits for this one.
+ */
+void
+slab_pool_take_reserved (struct slab_pool *pool)
+{
+  pthread_mutex_lock (&pool->mutex);
+  pool->nr_reserved--;
+  pool->nr_lent++;
+  pthread_mutex_unlock (&pool->mutex);
+}
+
 void
 slab_pool_give_back (struct slab_pool *pool, struct slab *slab,
                      bool untouched)
@@ -355,6 +383,7 @@ slab_pool_get_state (struct slab_pool *pool, struct slab_pool_state *ret)
 {
   pthread_mutex_lock (&pool->mutex);
   ret->ready = pool->nr_ready;
+  ret->reserved = pool->nr_reserved;
   ret->lent = pool->nr_lent;
   ret->releasing = pool->nr_dirty;
   ret->resident_bytes = atomic_load (&pool->resident_bytes);

@@ -19,6 +19,7 @@ struct slab_pool;
 
 struct slab_pool_state {
   uint64_t ready;               /* slabs prepared and not lent */
+  uint64_t reserved;            /* prepared as well, but kept for somebody */
   uint64_t lent;                /* slabs taken */
   uint64_t releasing;           /* on their way back, not unmapped yet */
   uint64_t resident_bytes;      /* memory held now */
@@ -46,7 +47,7 @@ void slab_pool_acknowledge (struct slab_pool *pool);
 /* When what the pool holds is above hold_bytes, it lets go at once of
  * what nobody has: preparing stops within some 10 ms, also in the middle
  * of a slab, and ready slabs are not ready any more but on their way
- * back.  Lent ones stay.  No slab is prepared that would take what the
+ * back.  Reserved and lent ones stay.  No slab is prepared that would take what the
  * pool holds (whatever state it is in) above prepare_bytes or hold_bytes.
  * Call it at least once a second: it also lets preparation that failed
  * be tried again (after 1 s, 2 s, ... 32 s).
@@ -54,13 +55,22 @@ void slab_pool_acknowledge (struct slab_pool *pool);
 void slab_pool_set_limits (struct slab_pool *pool, uint64_t hold_bytes,
                            uint64_t prepare_bytes);
 
-/* Prepare this many slabs beyond those kept ready: somebody waits. */
+/* Prepare this many slabs beyond those kept ready (some of them reserved):
+ * somebody waits.
+ */
 void slab_pool_set_demand (struct slab_pool *pool, uint64_t slabs);
 
 /* A ready slab, or NULL. */
 struct slab *slab_pool_take (struct slab_pool *pool);
 
-/* Give a slab back.  The memory is unmapped by the thread, so that
+/* A ready slab that is kept for somebody but not lent yet: only where
+ * another one stays ready, else NULL.
+ */
+struct slab *slab_pool_reserve (struct slab_pool *pool);
+/* A reserved slab counts as taken from now on. */
+void slab_pool_take_reserved (struct slab_pool *pool);
+
+/* Give a slab that was taken back.  The memory is unmapped by the thread, so that
  * nobody sees what was in it; `untouched` says that nobody but this
  * process could reach it since slab_pool_take, and makes it ready again.
  */

@@ -86,6 +86,7 @@ add_slabs (JsonBuilder *b, const struct lender_memory *memory,
   begin (b, "slabs");
   add_int (b, "slab_size_bytes", shared->config->slab_size_bytes);
   add_int (b, "ready", memory->slabs_ready);
+  add_int (b, "reserved", memory->slabs_reserved);
   add_int (b, "lent", memory->slabs_lent);
   add_int (b, "evicting", evictor_going (shared->evictor));
   json_builder_end_object (b);

@@ -15,7 +15,9 @@ test/vm/run --timeout 900 -- bash -c '
   before=$(rdma resource)
   status=0
   FABRIC_OTHER_ADDRESS=10.9.0.1 "$0/fabric/test_verbs" || status=$?
-  FABRIC_ADDRESS=10.7.0.1 "$0/donor/test_revocation" || status=$?
+  for test in revocation map_time; do
+    FABRIC_ADDRESS=10.7.0.1 "$0/donor/test_$test" || status=$?
+  done
   after=$(rdma resource)
   echo "$after"
   if [ "$before" = "$after" ]; then

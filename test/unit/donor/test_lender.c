@@ -206,6 +206,8 @@ deliver (struct lender_wait *w, struct slab *slab, const char *reason)
   taken[nr_taken++] = slab;
 }
 
+static struct lender_reserve nothing;
+
 static void
 take (unsigned slabs)
 {
@@ -216,7 +218,7 @@ take (unsigned slabs)
 
   for (i = 0; i < slabs; i++) {
     w[i].deliver = deliver;
-    switch (lender_take (lender, &w[i], &taken[nr_taken], reason,
+    switch (lender_take (lender, &w[i], &nothing, &taken[nr_taken], reason,
                          sizeof reason)) {
     case LENDER_READY:
       nr_taken++;
@@ -400,8 +402,8 @@ START_TEST (who_waits_is_refused_when_memory_goes)
 
   start (0);
   atomic_store (&slow, true);
-  ck_assert_int_eq (lender_take (lender, &w, &slab, reason, sizeof reason),
-                    LENDER_WAIT);
+  ck_assert_int_eq (lender_take (lender, &w, &nothing, &slab, reason,
+                                 sizeof reason), LENDER_WAIT);
   set_available (100);
   ck_assert (run_until (is_refused, 10 * second_ns));
   ck_assert_str_eq (refusal,
@@ -453,14 +455,120 @@ START_TEST (stalls_keep_from_lending)
   ck_assert (run_until (is_settled, 10 * second_ns));
   stall (stall_data);
   ck_assert_uint_eq (get_memory ().slabs_ready, 2);
-  ck_assert_int_eq (lender_take (lender, &w, &slab, reason, sizeof reason),
-                    LENDER_REFUSED);
+  ck_assert_int_eq (lender_take (lender, &w, &nothing, &slab, reason,
+                                 sizeof reason), LENDER_REFUSED);
   ck_assert_str_eq (reason, "tasks of this node wait for memory");
   run_for (4 * second_ns);
   ck_assert (lends_nothing ());
   ck_assert (run_until (lends_something, 12 * second_ns));
   run_for (second_ns / 2);
   ck_assert_uint_eq (get_memory ().slabs_ready, 3);
+}
+END_TEST
+
+static struct lender_reserve kept;
+static unsigned recalls;
+
+static void
+recall (struct lender_reserve *r)
+{
+  ck_assert_ptr_eq (r, &kept);
+  recalls++;
+  lender_unreserve (lender, r, false);
+}
+
+/* Of `ready` slabs, one is kept. */
+static void
+start_with_a_reserve (uint64_t ready)
+{
+  kept = (struct lender_reserve) { .recall = recall };
+  recalls = 0;
+  start (ready);
+  ck_assert (run_until (is_settled, 10 * second_ns));
+  ck_assert (lender_reserve (lender, &kept));
+  ck_assert_uint_eq (get_memory ().slabs_reserved, 1);
+  ck_assert_uint_eq (get_memory ().slabs_ready, ready);
+}
+
+START_TEST (a_reserved_slab_is_for_whom_it_is_kept)
+{
+  struct lender_wait w = { .deliver = deliver };
+  char reason[256];
+  struct slab *slab;
+
+  start_with_a_reserve (2);
+  slab = kept.slab;
+  take (1);
+  ck_assert_ptr_ne (taken[0], slab);
+  ck_assert_int_eq (lender_take (lender, &w, &kept, &taken[nr_taken++],
+                                 reason, sizeof reason), LENDER_READY);
+  ck_assert_ptr_eq (taken[1], slab);
+  ck_assert_ptr_null (kept.slab);
+  ck_assert_uint_eq (get_memory ().slabs_reserved, 0);
+  ck_assert_uint_eq (get_memory ().slabs_lent, 2);
+  ck_assert_uint_eq (recalls, 0);
+}
+END_TEST
+
+/* Whoever asks next must find one. */
+START_TEST (the_last_slab_is_not_reserved)
+{
+  start (1);
+  ck_assert (run_until (is_settled, 10 * second_ns));
+  ck_assert (!lender_reserve (lender, &kept));
+}
+END_TEST
+
+/* The second of two slabs that there can be. */
+START_TEST (others_do_not_go_without)
+{
+  set_available (102);
+  start_with_a_reserve (2);
+  ck_assert_uint_eq (get_memory ().would_lend_bytes, 2 * SLAB_BYTES);
+  take (1);
+  ck_assert_uint_eq (recalls, 0);
+  take (1);
+  ck_assert_uint_eq (recalls, 1);
+  ck_assert_uint_eq (get_memory ().slabs_lent, 2);
+}
+END_TEST
+
+static bool
+holds_three (void)
+{
+  return get_memory ().held_bytes == 3 * SLAB_BYTES;
+}
+
+static bool
+is_recalled (void)
+{
+  return recalls > 0;
+}
+
+/* One may be held: what goes is available to others then. */
+START_TEST (a_reserve_goes_before_any_slab_is_taken_back)
+{
+  start_with_a_reserve (2);
+  take (1);
+  ck_assert (run_until (holds_three, 10 * second_ns));
+  set_available (98);
+  ck_assert (run_until (is_recalled, 10 * second_ns));
+  set_available (100);
+  run_for (second_ns);
+  ck_assert_uint_eq (recalls, 1);
+  ck_assert_uint_eq (shortages, 0);
+  ck_assert_uint_eq (get_memory ().held_bytes, SLAB_BYTES);
+}
+END_TEST
+
+START_TEST (nothing_is_reserved_while_tasks_stall)
+{
+  start_with_a_reserve (2);
+  stall (stall_data);
+  stall (stall_data);
+  ck_assert_uint_eq (recalls, 1);
+  ck_assert_uint_eq (get_memory ().slabs_ready, 0);
+  ck_assert (!lender_reserve (lender, &kept));
 }
 END_TEST
 
@@ -502,6 +610,11 @@ main (void)
   tcase_add_test (tc, stalls_take_slabs_back);
   tcase_add_test (tc, stalls_keep_from_lending);
   tcase_add_test (tc, stalls_elsewhere_do_not_count);
+  tcase_add_test (tc, a_reserved_slab_is_for_whom_it_is_kept);
+  tcase_add_test (tc, the_last_slab_is_not_reserved);
+  tcase_add_test (tc, others_do_not_go_without);
+  tcase_add_test (tc, a_reserve_goes_before_any_slab_is_taken_back);
+  tcase_add_test (tc, nothing_is_reserved_while_tasks_stall);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);
   srunner_run_all (sr, CK_ENV);

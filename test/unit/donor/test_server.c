@@ -735,6 +735,77 @@ START_TEST (status_shows_what_there_is)
 END_TEST
 
 /* Nobody hangs up first. */
+START_TEST (a_quiet_borrower_has_a_slab_reserved)
+{
+  struct message m[2], last;
+  struct peer_lane lane;
+  struct donor d;
+  struct peer p;
+  int i;
+
+  donor_start (&d, NULL);
+  peer_begin (&p, &d, 1);
+  ck_assert_int_eq (peer_lane_open (&lane, &p), 0);
+  for (i = 0; i < 2; i++) {
+    donor_wait_number (&d, "slabs", "reserved", 1);
+    ck_assert_int_eq (peer_map (&p, i, &m[i]), MESSAGE_MR_INFO);
+    ck_assert_int_eq (donor_number (&d, "slabs", "reserved"), 0);
+    memset (lane.buffer, 'x', FABRIC_TRANSFER_MAX);
+    ck_assert_int_eq (peer_lane_io (&lane, FABRIC_READ, &m[i], 0,
+                                    FABRIC_TRANSFER_MAX), 0);
+    ck_assert_int_eq (((char *) lane.buffer)[FABRIC_TRANSFER_MAX - 1], 0);
+  }
+  /* It is no grant, and nobody's who has left. */
+  donor_wait_number (&d, "slabs", "reserved", 1);
+  peer_query (&p, &last);
+  ck_assert_uint_eq (last.free_mem.slabs_lent, 2);
+  peer_lane_close (&lane);
+  peer_close (&p);
+  donor_wait_number (&d, "slabs", "reserved", 0);
+  donor_wait_number (&d, "slabs", "lent", 0);
+  donor_stop (&d);
+}
+END_TEST
+
+START_TEST (a_reserved_slab_keeps_nobody_waiting)
+{
+  struct message m;
+  struct donor d;
+  struct peer p, q;
+
+  donor_start (&d, "--memory=2M", NULL);
+  peer_begin (&p, &d, 1);
+  donor_wait_number (&d, "slabs", "reserved", 1);
+  peer_begin (&q, &d, 2);
+  ck_assert_int_eq (peer_map (&q, 0, &m), MESSAGE_MR_INFO);
+  ck_assert_int_eq (peer_map (&q, 1, &m), MESSAGE_MR_INFO);
+  ck_assert_int_eq (donor_number (&d, "slabs", "reserved"), 0);
+  ck_assert_int_eq (peer_map (&p, 0, &m), MESSAGE_REFUSED);
+  peer_close (&p);
+  peer_close (&q);
+  donor_stop (&d);
+}
+END_TEST
+
+/* Nor is one kept for a borrower that may have no more. */
+START_TEST (a_borrower_with_its_share_has_none_reserved)
+{
+  struct message m;
+  struct donor d;
+  struct peer p;
+
+  donor_start (&d, "--max-per-borrower=1M", NULL);
+  peer_begin (&p, &d, 1);
+  donor_wait_number (&d, "slabs", "reserved", 1);
+  ck_assert_int_eq (peer_map (&p, 0, &m), MESSAGE_MR_INFO);
+  g_usleep (700000);
+  peer_query (&p, &m);
+  ck_assert_int_eq (donor_number (&d, "slabs", "reserved"), 0);
+  peer_close (&p);
+  donor_stop (&d);
+}
+END_TEST
+
 START_TEST (stops_with_borrowers)
 {
   struct donor d;
@@ -799,6 +870,9 @@ main (void)
   tcase_add_test (tc, hello_is_not_awaited_for_ever);
   tcase_add_test (tc, a_crowd_that_says_nothing_keeps_nobody_out);
   tcase_add_test (tc, status_shows_what_there_is);
+  tcase_add_test (tc, a_quiet_borrower_has_a_slab_reserved);
+  tcase_add_test (tc, a_reserved_slab_keeps_nobody_waiting);
+  tcase_add_test (tc, a_borrower_with_its_share_has_none_reserved);
   tcase_add_test (tc, stops_with_borrowers);
   suite_add_tcase (s, tc);
   sr = srunner_create (s);

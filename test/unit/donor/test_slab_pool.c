@@ -183,6 +183,37 @@ START_TEST (ready_slabs_go_when_the_limit_falls)
 }
 END_TEST
 
+START_TEST (reserves_all_but_one)
+{
+  struct slab_pool *pool = new_pool (2, 3);
+  struct slab_pool_state st;
+  struct slab *slab;
+
+  settle (pool);
+  slab = slab_pool_reserve (pool);
+  ck_assert_ptr_nonnull (slab);
+  ck_assert_ptr_null (slab_pool_reserve (pool));
+  st = settle (pool);
+  ck_assert_uint_eq (st.ready, 1);
+  ck_assert_uint_eq (st.reserved, 1);
+  ck_assert_uint_eq (st.lent, 0);
+
+  /* The ready one goes first. */
+  set_limit (pool, SLAB_BYTES);
+  st = settle (pool);
+  ck_assert_uint_eq (st.ready, 0);
+  ck_assert_uint_eq (st.reserved, 1);
+  slab_pool_take_reserved (pool);
+  set_limit (pool, 3 * SLAB_BYTES);
+  st = settle (pool);
+  ck_assert_uint_eq (st.ready, 2);
+  ck_assert_uint_eq (st.reserved, 0);
+  ck_assert_uint_eq (st.lent, 1);
+  slab_pool_give_back (pool, slab, false);
+  slab_pool_free (pool);
+}
+END_TEST
+
 /* What may be held is more than what may be prepared. */
 START_TEST (prepares_less_than_it_keeps)
 {
@@ -308,6 +339,7 @@ main (void)
 
   tcase_set_timeout (tc, 60);
   tcase_add_test (tc, keeps_slabs_ready);
+  tcase_add_test (tc, reserves_all_but_one);
   tcase_add_test (tc, stays_within_the_limit);
   tcase_add_test (tc, is_zero_before_anyone_gets_it);
   tcase_add_test (tc, untouched_slabs_are_ready_at_once);
