@@ -41,7 +41,7 @@ endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
-  bench bench-vm bench-memcached install deb \
+  bench bench-vm bench-memcached bench-costs install deb \
   clean help
 
 all:
@@ -194,6 +194,9 @@ plot-squeeze: deps all $(TOOLS)
 bench-memcached: deps all $(TOOLS)
 	test/bench/memcached_donor
 
+bench-costs: deps all
+	test/bench/costs
+
 # What test/bench/bench.py and the benchmarks say they take.
 BENCH_VARIABLES = ROUNDS SECONDS DEPTHS CONNECTIONS PATTERNS THREADS MIB
 bench_in_vm = test/vm/run --timeout 21600 --memory 3072 --disk 1G \
@@ -306,6 +309,7 @@ help:
 	@echo '                        a table, and JSON and plots in build/bench'
 	@echo 'make bench-vm           the same in a VM, over verbs and kernel nbd'
 	@echo 'make bench-memcached    what lending costs a memcached of the node'
+	@echo 'make bench-costs        what must not grow with device and donors'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'

@@ -47,8 +47,9 @@ void slab_pool_acknowledge (struct slab_pool *pool);
 /* When what the pool holds is above hold_bytes, it lets go at once of
  * what nobody has: preparing stops within some 10 ms, also in the middle
  * of a slab, and ready slabs are not ready any more but on their way
- * back.  Reserved and lent ones stay.  No slab is prepared that would take what the
- * pool holds (whatever state it is in) above prepare_bytes or hold_bytes.
+ * back.  Reserved and lent ones stay.  No slab is prepared that would take
+ * what the pool holds (whatever state it is in) above prepare_bytes or
+ * hold_bytes.
  * Call it at least once a second: it also lets preparation that failed
  * be tried again (after 1 s, 2 s, ... 32 s).
  */
@@ -70,9 +71,10 @@ struct slab *slab_pool_reserve (struct slab_pool *pool);
 /* A reserved slab counts as taken from now on. */
 void slab_pool_take_reserved (struct slab_pool *pool);
 
-/* Give a slab that was taken back.  The memory is unmapped by the thread, so that
- * nobody sees what was in it; `untouched` says that nobody but this
- * process could reach it since slab_pool_take, and makes it ready again.
+/* Give a slab that was taken back.  The memory is unmapped by the thread,
+ * so that nobody sees what was in it; `untouched` says that nobody but
+ * this process could reach it since slab_pool_take, and makes it ready
+ * again.
  */
 void slab_pool_give_back (struct slab_pool *pool, struct slab *slab,
                           bool untouched);

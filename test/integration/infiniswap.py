@@ -59,7 +59,7 @@ DISK = os.environ.get("DISK", "/var/tmp")
 # After so long a case has hung.
 CASE_SECONDS = 90
 
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4096
 SLAB = 16 * MIB
 DEADLINE = 2.0

@@ -39,24 +39,45 @@ def instructions(path):
     return total
 
 
+class Counted:
+    """A borrower whose instructions callgrind counts; `keys` as for
+    Box.borrower."""
+
+    def __init__(self, box, donors, **keys):
+        self.out = box.path("callgrind")
+        self.dumps = 0
+        self.borrower = box.borrower(
+            donors, prefix=["valgrind", "--tool=callgrind", "--quiet",
+                            f"--callgrind-out-file={self.out}"], **keys)
+        self.handle = self.borrower.connect()
+
+    def _tell(self, option):
+        # It and valgrind look for each other in TMPDIR.
+        subprocess.run(["callgrind_control", option,
+                        str(self.borrower.process.pid)],
+                       check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, env=nbdkit_env())
+
+    def count(self, task, n):
+        """What task(i) costs, on average of n."""
+        for i in range(10):
+            task(i)
+        self.handle.flush()
+        self._tell("-z")
+        for i in range(n):
+            task(i)
+        self.handle.flush()
+        self._tell("-d")
+        self.dumps += 1
+        return instructions(f"{self.out}.{self.dumps}") / n
+
+
 @case
 def instructions_a_page(box):
     """the instructions of a page are no more than they were"""
-    out = box.path("callgrind")
-    b = box.borrower(
-        [box.donor()],
-        prefix=["valgrind", "--tool=callgrind", "--quiet",
-                f"--callgrind-out-file={out}"])
-    h = b.connect()
-
-    def tell(option):
-        # It and valgrind look for each other in TMPDIR.
-        subprocess.run(["callgrind_control", option, str(b.process.pid)],
-                       check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL,
-                       env=nbdkit_env())
-
-    map_all(b, h)
+    counted = Counted(box, [box.donor()])
+    h = counted.handle
+    map_all(counted.borrower, h)
     slab, part = bytes(SLAB), bytes(128 * KIB)
     h.pwrite(slab, 0)
     h.flush()
@@ -66,16 +87,8 @@ def instructions_a_page(box):
         "a 128K read": lambda i: h.pread(128 * KIB, i % 128 * 128 * KIB),
         "a 128K write": lambda i: h.pwrite(part, i % 128 * 128 * KIB)}
     figures, over = [], []
-    for n, (what, task) in enumerate(tasks.items(), 1):
-        for i in range(10):
-            task(i)
-        h.flush()
-        tell("-z")
-        for i in range(N):
-            task(i)
-        h.flush()
-        tell("-d")
-        count = instructions(f"{out}.{n}") / N
+    for what, task in tasks.items():
+        count = counted.count(task, N)
         figures.append(f"{what} {count:.0f}")
         if count > LIMITS[what]:
             over.append(f"{what}: {count:.0f}, not {LIMITS[what]}")
