@@ -406,10 +406,13 @@ slab_table_is_hot (struct slab_table *t, uint64_t slab)
   struct slab *s = &t->slab[slab];
   bool free;
 
+  /* Few are, and those that are not need no lock to tell. */
+  if (!slab_table_is_busy (t, slab))
+    return false;
   pthread_mutex_lock (&s->lock);
   free = s->state == SLAB_UNMAPPED && s->remote_only == 0;
   pthread_mutex_unlock (&s->lock);
-  return free && slab_table_is_busy (t, slab);
+  return free;
 }
 
 bool

@@ -9,6 +9,7 @@ The limits are what was counted, and a tenth: less is a reason to lower them.
 import os
 import re
 import subprocess
+import time
 
 from infiniswap import (KIB, PAGE, PLUGIN, SLAB, case, check, main, map_all,
                         nbdkit_env)
@@ -58,18 +59,33 @@ class Counted:
                        check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL, env=nbdkit_env())
 
+    def _dump(self, work):
+        """Instructions while it works, and the seconds that took."""
+        self._tell("-z")
+        start = time.monotonic()
+        work()
+        seconds = time.monotonic() - start
+        self._tell("-d")
+        self.dumps += 1
+        return instructions(f"{self.out}.{self.dumps}"), seconds
+
     def count(self, task, n):
-        """What task(i) costs, on average of n."""
+        """What task(i) costs on average of n, and the seconds of all n."""
+        def work():
+            for i in range(n):
+                task(i)
+            self.handle.flush()
+
         for i in range(10):
             task(i)
         self.handle.flush()
-        self._tell("-z")
-        for i in range(n):
-            task(i)
-        self.handle.flush()
-        self._tell("-d")
-        self.dumps += 1
-        return instructions(f"{self.out}.{self.dumps}") / n
+        total, seconds = self._dump(work)
+        return total / n, seconds
+
+    def idle(self, seconds):
+        """What a second costs in which nothing is asked."""
+        total, seconds = self._dump(lambda: time.sleep(seconds))
+        return total / seconds
 
 
 @case
@@ -88,7 +104,7 @@ def instructions_a_page(box):
         "a 128K write": lambda i: h.pwrite(part, i % 128 * 128 * KIB)}
     figures, over = [], []
     for what, task in tasks.items():
-        count = counted.count(task, N)
+        count, _ = counted.count(task, N)
         figures.append(f"{what} {count:.0f}")
         if count > LIMITS[what]:
             over.append(f"{what}: {count:.0f}, not {LIMITS[what]}")
