@@ -1,5 +1,6 @@
-/* What the first MAP after a while costs beside registering a slab, which
- * it does not wait for: on verbs (FABRIC_ADDRESS), where that takes long.
+/* What the first MAP after a while costs beside the next one, and beside
+ * registering a slab, for which it does not wait: on verbs
+ * (FABRIC_ADDRESS), where that takes long.
  */
 
 #include <check.h>
@@ -103,11 +104,11 @@ START_TEST (the_first_map_does_not_wait_for_registration)
           (long long) median (first_ns) / 1000,
           (long long) median (next_ns) / 1000,
           (long long) median (registration_ns) / 1000);
-  /* A fifth is wanted, and three times that allowed; the quickest tells,
-   * as the donor is in this thread and the machine may be busy.
+  /* The next one does wait for it, and has the same way to go, which on a
+   * busy machine may well take as long as a registration.
    */
   if (peer_fabric () == &fabric_verbs)
-    ck_assert_int_lt (first_ns[0], 3 * median (registration_ns) / 5);
+    ck_assert_int_lt (first_ns[0], 3 * median (next_ns) / 5);
   peer_close (&p);
   donor_stop (&d);
   free (memory);
