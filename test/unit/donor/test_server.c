@@ -734,7 +734,6 @@ START_TEST (status_shows_what_there_is)
 }
 END_TEST
 
-/* Nobody hangs up first. */
 START_TEST (a_quiet_borrower_has_a_slab_reserved)
 {
   struct message m[2], last;
@@ -806,6 +805,7 @@ START_TEST (a_borrower_with_its_share_has_none_reserved)
 }
 END_TEST
 
+/* Nobody hangs up first. */
 START_TEST (stops_with_borrowers)
 {
   struct donor d;
