@@ -32,7 +32,7 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden \
     $(CTL_LIBS) nbdkit check) \
   $(SAN) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SAN) $(LDFLAGS)
-ALL_LIBS = $(shell pkg-config --libs $(LIBS) $(FABRIC_LIBS)) -lm
+ALL_LIBS = $(shell pkg-config --libs $(LIBS) $(FABRIC_LIBS)) -laio -lm
 
 ifeq ($(V),0)
 Q = @
@@ -130,7 +130,8 @@ $(O)/test/chaos/load: $(call objects,$(filter-out test/chaos/sick_disk.c,\
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) \
 	  $(shell pkg-config --libs libnbd)
 
-$(O)/test/chaos/sick_disk.so: $(O)/test/chaos/sick_disk.o
+$(O)/test/chaos/sick_disk.so: $(O)/test/chaos/sick_disk.o \
+  $(O)/test/unit/nbdkit-plugin/fake_aio.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,11 @@
  */
 enum { STACK_BYTES = 128 << 10 };
 
+/* A request and as much data as comes with most are received together: a
+ * system call costs more than copying a page.
+ */
+enum { EARLY_BYTES = sizeof (struct wire_tcp_request) + 4096 };
+
 struct tcp_service {
   struct fabric_service base;
   struct fabric_domain *domain;
@@ -25,25 +31,64 @@ struct tcp_service {
    * from reading what a peer has sent and goes on sending.
    */
   atomic_bool ending;
+
+  uint8_t early[EARLY_BYTES];   /* the thread's: received and not used */
+  size_t early_begin, early_end;
 };
 
-/* All of it: 0 or -errno. */
+/* At least one byte into the empty buffer: 0 or -errno. */
 static int
-receive_all (int fd, void *buf, size_t size)
+receive_early (struct tcp_service *s)
 {
-  uint8_t *p = buf;
   ssize_t r;
 
-  while (size > 0) {
-    r = recv (fd, p, size, MSG_WAITALL);
+  do
+    r = recv (s->fd, s->early, sizeof s->early, 0);
+  while (r < 0 && errno == EINTR);
+  s->early_begin = 0;
+  s->early_end = r > 0 ? r : 0;
+  return r > 0 ? 0 : r == 0 ? -ECONNRESET : -errno;
+}
+
+static size_t
+take_early (struct tcp_service *s, void *buf, size_t size)
+{
+  size_t n = s->early_end - s->early_begin;
+
+  if (n > size)
+    n = size;
+  memcpy (buf, s->early + s->early_begin, n);
+  s->early_begin += n;
+  return n;
+}
+
+static int
+receive_request (struct tcp_service *s, struct wire_tcp_request *request)
+{
+  size_t n = 0;
+  int r = 0;
+
+  while ((n += take_early (s, (uint8_t *) request + n, sizeof *request - n))
+         < sizeof *request && r == 0)
+    r = receive_early (s);
+  return r;
+}
+
+/* What did not come with the request goes straight to its place. */
+static int
+receive_data (struct tcp_service *s, void *buf, size_t size)
+{
+  size_t n = take_early (s, buf, size);
+  ssize_t r;
+
+  while (n < size) {
+    r = recv (s->fd, (uint8_t *) buf + n, size - n, MSG_WAITALL);
     if (r == 0)
       return -ECONNRESET;
     if (r < 0 && errno != EINTR)
       return -errno;
-    if (r > 0) {
-      p += r;
-      size -= r;
-    }
+    if (r > 0)
+      n += r;
   }
   return 0;
 }
@@ -113,7 +158,7 @@ serve_one (struct tcp_service *s)
   void *addr;
   int r;
 
-  r = receive_all (s->fd, &request, sizeof request);
+  r = receive_request (s, &request);
   if (r < 0)
     return r;
   type = be32_get (request.type);
@@ -132,7 +177,7 @@ serve_one (struct tcp_service *s)
   if (type == TCP_READ)
     r = respond (s, &request, TCP_OK, addr, length);
   else
-    r = receive_all (s->fd, addr, length);
+    r = receive_data (s, addr, length);
   end_access ();
   tcp_unpin (region);
   if (type == TCP_WRITE && r == 0)

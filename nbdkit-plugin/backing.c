@@ -212,6 +212,12 @@ backing_name (const struct backing *b)
 }
 
 int
+backing_fd (const struct backing *b)
+{
+  return b->fd;
+}
+
+int
 backing_read (struct backing *b, void *buf, size_t len, uint64_t offset)
 {
   while (len > 0) {

@@ -24,6 +24,9 @@ uint64_t backing_size (const struct backing *b);
 /* What to call it in messages. */
 const char *backing_name (const struct backing *b);
 
+/* For transfers by other means; stays the backing's. */
+int backing_fd (const struct backing *b);
+
 /* Whole transfers at page-aligned offsets from page-aligned memory: 0 or
  * -errno.  They block on the disk, and may be called from any thread.
  */

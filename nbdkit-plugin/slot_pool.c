@@ -67,6 +67,7 @@ struct slot_pool {
   uint32_t queued;              /* slots in both */
   uint32_t idle, calls;         /* writers that wait; those told to get up */
   bool napping;                 /* one of the idle gets up by itself */
+  uint32_t waiting;             /* threads that wait for writes to end */
   uint32_t epoch;
   uint32_t pending[EPOCHS];     /* committed and not written, by epoch */
   bool stopped;
@@ -178,6 +179,15 @@ queue_remove (struct slot_pool *p, uint32_t i)
   p->queued--;
 }
 
+/* For who begins to wait until writes have ended: no writer rests then. */
+static void
+begin_waiting (struct slot_pool *p)
+{
+  p->waiting++;
+  if (p->napping)
+    call_writer (p);
+}
+
 struct slot_pool *
 slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
 {
@@ -261,7 +271,9 @@ slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots)
       r = -EIO;
       goto out;
     }
+    begin_waiting (p);
     pthread_cond_wait (&p->freed, &p->lock);
+    p->waiting--;
   }
   p->in_use += n;
   for (uint32_t i = 0; i < n; i++) {
@@ -429,8 +441,10 @@ int
 slot_pool_wait (struct slot_pool *p, struct slot_waiter *w)
 {
   pthread_mutex_lock (&p->lock);
+  begin_waiting (p);
   while (w->pending > 0)
     pthread_cond_wait (&w->done, &p->lock);
+  p->waiting--;
   pthread_mutex_unlock (&p->lock);
   pthread_cond_destroy (&w->done);
   return w->error;
@@ -610,9 +624,11 @@ slot_pool_flush (struct slot_pool *p)
     p->epoch++;
   while (p->calls < p->idle && p->queued > 0)
     call_writer (p);
+  begin_waiting (p);
   while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
          (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
     pthread_cond_wait (&p->drained, &p->lock);
+  p->waiting--;
   r = p->failed > 0 ? -EIO : 0;
   pthread_mutex_unlock (&p->lock);
   return r;
@@ -627,57 +643,98 @@ slot_pool_retry (struct slot_pool *p)
   pthread_mutex_unlock (&p->lock);
 }
 
+static void
+nap (struct slot_pool *p)
+{
+  struct timespec until;
+
+  clock_gettime (CLOCK_MONOTONIC, &until);
+  until.tv_nsec += NAP_NS;
+  until.tv_sec += until.tv_nsec / NS_PER_S;
+  until.tv_nsec %= NS_PER_S;
+  p->napping = true;
+  pthread_cond_timedwait (&p->work, &p->lock, &until);
+  p->napping = false;
+}
+
 /* A writer that has just had work naps, if no other does. */
 static void
-wait_for_work (struct slot_pool *p, bool nap)
+wait_for_work (struct slot_pool *p, bool had_work)
 {
-  struct timespec until = p->retry_at;
-
-  p->window_busy = false;
   p->idle++;
-  if (nap && !p->napping) {
-    clock_gettime (CLOCK_MONOTONIC, &until);
-    until.tv_nsec += NAP_NS;
-    until.tv_sec += until.tv_nsec / NS_PER_S;
-    until.tv_nsec %= NS_PER_S;
-    p->napping = true;
-    pthread_cond_timedwait (&p->work, &p->lock, &until);
-    p->napping = false;
-  }
+  if (had_work && !p->napping)
+    nap (p);
   else if (p->failed == 0)
     pthread_cond_wait (&p->work, &p->lock);
   else
-    pthread_cond_timedwait (&p->work, &p->lock, &until);
+    pthread_cond_timedwait (&p->work, &p->lock, &p->retry_at);
   p->idle--;
   if (p->calls > 0)
     p->calls--;
+}
+
+/* The run that is next, 0 if none is. */
+static uint32_t
+take_run (struct slot_pool *p, uint32_t max, uint32_t *slots,
+          uint64_t *first)
+{
+  uint32_t n = 0, i;
+
+  i = p->urgent.head != SLOT_NONE ? p->urgent.head : p->normal.head;
+  if (i == SLOT_NONE) {
+    p->window_busy = false;
+    return 0;
+  }
+  *first = p->slots[i].page;
+  for (; n < max && i != SLOT_NONE; i = queued_slot (p, *first + n)) {
+    begin_writing (p, i);
+    slots[n++] = i;
+  }
+  return n;
+}
+
+uint32_t
+slot_pool_next_now (struct slot_pool *p, uint32_t max, uint32_t *slots,
+                    uint64_t *first)
+{
+  uint32_t n;
+
+  pthread_mutex_lock (&p->lock);
   retry_failed (p);
+  n = take_run (p, max, slots, first);
+  pthread_mutex_unlock (&p->lock);
+  return n;
 }
 
 uint32_t
 slot_pool_next (struct slot_pool *p, uint32_t max, uint32_t *slots,
                 uint64_t *first)
 {
-  uint32_t n = 0, i;
-  bool nap = true;
+  bool had_work = true;
+  uint32_t n;
 
   pthread_mutex_lock (&p->lock);
   retry_failed (p);
-  while (p->queued == 0) {
-    if (p->stopped)
-      goto out;
-    wait_for_work (p, nap);
-    nap = false;
+  while ((n = take_run (p, max, slots, first)) == 0 && !p->stopped) {
+    wait_for_work (p, had_work);
+    retry_failed (p);
+    had_work = false;
   }
-  i = p->urgent.head != SLOT_NONE ? p->urgent.head : p->normal.head;
-  *first = p->slots[i].page;
-  for (; n < max && i != SLOT_NONE; i = queued_slot (p, *first + n)) {
-    begin_writing (p, i);
-    slots[n++] = i;
-  }
- out:
   pthread_mutex_unlock (&p->lock);
   return n;
+}
+
+bool
+slot_pool_rest (struct slot_pool *p)
+{
+  bool rest;
+
+  pthread_mutex_lock (&p->lock);
+  rest = p->queued == 0 && p->waiting == 0 && !p->napping;
+  if (rest)
+    wait_for_work (p, true);
+  pthread_mutex_unlock (&p->lock);
+  return rest;
 }
 
 /* Bound the pool by what the local copy was seen to take in the time that

@@ -119,6 +119,14 @@ int slot_pool_flush (struct slot_pool *p);
  */
 uint32_t slot_pool_next (struct slot_pool *p, uint32_t max,
                          uint32_t *slots, uint64_t *first);
+/* The same without waiting: 0 if nothing is to be written now. */
+uint32_t slot_pool_next_now (struct slot_pool *p, uint32_t max,
+                             uint32_t *slots, uint64_t *first);
+/* For a writer whose writes are in flight: let more work come together for
+ * a moment.  False at once if there is work, or if anyone waits for what
+ * is in flight.
+ */
+bool slot_pool_rest (struct slot_pool *p);
 /* The write of this run ended, with 0 or -errno. */
 void slot_pool_written (struct slot_pool *p, const uint32_t *slots,
                         uint32_t n, int error);

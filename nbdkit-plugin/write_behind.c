@@ -6,23 +6,47 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "fabric/fabric.h"
 #include "nbdkit-plugin/backing.h"
+#include "nbdkit-plugin/disk_queue.h"
 #include "nbdkit-plugin/slot_pool.h"
 
 enum {
-  THREADS = 4,                  /* writes in flight: a disk needs a few */
+  DEPTH_MIN = 4, DEPTH_MAX = 64, /* writes in flight */
   RUN_MAX = 64,                 /* pages in one write */
   TRIES = 3,
   BAD_PAGES_MAX = 8,            /* in a row: then it is the disk as a whole */
   STACK_BYTES = 64 << 10,       /* locked memory, so small */
 };
 
+/* A read of the local copy waits for the writes that the disk has already:
+ * where they take longer than this, there are few.
+ */
+enum { SLOW_NS = 10000000 };
+
+/* How long new work may stay unseen while someone waits for a write. */
+enum { LOOK_NS = 1000000 };
+
+/* A run of slots of adjacent pages that is being written. */
+struct run {
+  struct disk_write write;
+  struct iovec iov[RUN_MAX];
+  uint32_t slots[RUN_MAX], n;
+  uint64_t first;               /* page */
+  int64_t begin_ns;
+  struct run *next;             /* among the free */
+};
+
 struct write_behind {
   struct slot_pool *pool;
   struct backing *backing;
-  unsigned threads;
-  pthread_t thread[THREADS];
+  pthread_t thread;
+  bool started;
   _Atomic uint64_t errors;
+
+  struct disk_queue *queue;     /* the thread's, like all below */
+  struct run *runs, *free;
+  unsigned in_flight, depth;
 };
 
 /* Slots are often adjacent in memory: then one element serves several. */
@@ -45,8 +69,8 @@ gather (struct slot_pool *pool, const uint32_t *slots, uint32_t n,
 }
 
 static int
-write_run (struct write_behind *w, const uint32_t *slots, uint32_t n,
-           uint64_t first)
+write_again (struct write_behind *w, const uint32_t *slots, uint32_t n,
+             uint64_t first)
 {
   struct iovec iov[RUN_MAX];
 
@@ -73,7 +97,7 @@ write_pages (struct write_behind *w, const uint32_t *slots, uint32_t n,
   uint32_t i, bad = 0;
 
   for (i = 0; i < n && bad < BAD_PAGES_MAX; i++) {
-    int r = write_run (w, slots + i, 1, first + i);
+    int r = write_again (w, slots + i, 1, first + i);
 
     bad = r < 0 ? bad + 1 : 0;
     note_written (w, slots + i, 1, r);
@@ -82,22 +106,91 @@ write_pages (struct write_behind *w, const uint32_t *slots, uint32_t n,
     note_written (w, slots + i, n - i, error);
 }
 
+/* Errors are rare, so their writes need not be in flight together. */
+static void
+end_run (struct write_behind *w, struct run *run)
+{
+  int r = run->write.result;
+
+  for (int try = 1; try < TRIES && r < 0; try++)
+    r = write_again (w, run->slots, run->n, run->first);
+  if (r < 0 && run->n > 1)
+    write_pages (w, run->slots, run->n, run->first, r);
+  else
+    note_written (w, run->slots, run->n, r);
+}
+
+static void
+adapt_depth (struct write_behind *w, int64_t took_ns)
+{
+  if (took_ns > SLOW_NS)
+    w->depth = DEPTH_MIN;
+  else if (w->depth < DEPTH_MAX)
+    w->depth++;
+}
+
+/* Those that have ended; if none has, wait for one. */
+static void
+end_runs (struct write_behind *w, int64_t wait_ns)
+{
+  struct disk_write *write = disk_queue_reap (w->queue, wait_ns);
+  const int64_t now_ns = fabric_now_ns ();
+
+  for (; write; write = disk_queue_reap (w->queue, 0)) {
+    struct run *run = (struct run *) write;
+
+    adapt_depth (w, now_ns - run->begin_ns);
+    end_run (w, run);
+    run->next = w->free;
+    w->free = run;
+    w->in_flight--;
+  }
+}
+
+/* Begin what is queued, up to the depth; with nothing in flight, wait for
+ * it.  False if there was nothing.
+ */
+static bool
+begin_runs (struct write_behind *w)
+{
+  int64_t begin_ns = 0;
+  bool any = false;
+
+  while (w->in_flight < w->depth) {
+    struct run *run = w->free;
+
+    run->n = (w->in_flight > 0 ? slot_pool_next_now : slot_pool_next)
+      (w->pool, RUN_MAX, run->slots, &run->first);
+    if (run->n == 0)
+      break;
+    if (!any)
+      begin_ns = fabric_now_ns ();
+    run->begin_ns = begin_ns;
+    disk_queue_add (w->queue, &run->write, run->iov,
+                    gather (w->pool, run->slots, run->n, run->iov),
+                    run->first * PAGE_SIZE_BYTES);
+    w->free = run->next;
+    w->in_flight++;
+    any = true;
+  }
+  if (any)
+    disk_queue_submit (w->queue);
+  return any;
+}
+
+/* While writes are in flight and no more work is there, the thread looks
+ * after both now and then, or sooner if anyone waits for a write.
+ */
 static void *
 run_writer (void *data)
 {
   struct write_behind *w = data;
-  uint32_t slots[RUN_MAX], n;
-  uint64_t first;
 
-  while ((n = slot_pool_next (w->pool, RUN_MAX, slots, &first)) > 0) {
-    int r = -EIO;
-
-    for (int try = 0; try < TRIES && r < 0; try++)
-      r = write_run (w, slots, n, first);
-    if (r < 0 && n > 1)
-      write_pages (w, slots, n, first, r);
+  while (begin_runs (w) || w->in_flight > 0) {
+    if (w->in_flight >= w->depth)
+      end_runs (w, DISK_QUEUE_EVER);
     else
-      note_written (w, slots, n, r);
+      end_runs (w, slot_pool_rest (w->pool) ? 0 : LOOK_NS);
   }
   return NULL;
 }
@@ -114,38 +207,56 @@ start_thread (struct write_behind *w)
   pthread_sigmask (SIG_SETMASK, &all, &old);
   pthread_attr_init (&attr);
   pthread_attr_setstacksize (&attr, STACK_BYTES);
-  r = pthread_create (&w->thread[w->threads], &attr, run_writer, w);
+  r = pthread_create (&w->thread, &attr, run_writer, w);
   pthread_attr_destroy (&attr);
   pthread_sigmask (SIG_SETMASK, &old, NULL);
   return r;
+}
+
+static int
+allocate (struct write_behind *w)
+{
+  w->queue = disk_queue_new (backing_fd (w->backing), DEPTH_MAX);
+  w->runs = calloc (DEPTH_MAX, sizeof *w->runs);
+  if (!w->queue || !w->runs)
+    return ENOMEM;
+  w->depth = DEPTH_MIN;
+  for (unsigned i = 0; i < DEPTH_MAX; i++) {
+    w->runs[i].next = w->free;
+    w->free = &w->runs[i];
+  }
+  return 0;
 }
 
 struct write_behind *
 write_behind_start (struct slot_pool *pool, struct backing *backing)
 {
   struct write_behind *w = calloc (1, sizeof *w);
+  int r;
 
   if (!w)
     return NULL;
   w->pool = pool;
   w->backing = backing;
-  for (; w->threads < THREADS; w->threads++) {
-    int r = start_thread (w);
-    if (r != 0) {
-      write_behind_free (w);
-      errno = r;
-      return NULL;
-    }
+  r = allocate (w);
+  if (r == 0)
+    r = start_thread (w);
+  if (r == 0) {
+    w->started = true;
+    return w;
   }
-  return w;
+  write_behind_free (w);
+  errno = r;
+  return NULL;
 }
 
 void
 write_behind_stop (struct write_behind *w)
 {
   slot_pool_stop (w->pool);
-  while (w->threads > 0)
-    pthread_join (w->thread[--w->threads], NULL);
+  if (w->started)
+    pthread_join (w->thread, NULL);
+  w->started = false;
 }
 
 void
@@ -154,6 +265,8 @@ write_behind_free (struct write_behind *w)
   if (!w)
     return;
   write_behind_stop (w);
+  disk_queue_free (w->queue);
+  free (w->runs);
   free (w);
 }
 

@@ -232,6 +232,43 @@ START_TEST (test_busy_region_is_revoked)
 }
 END_TEST
 
+/* Writes of a page and a bit, each behind the last without waiting for the
+ * responses, in pieces that end anywhere.
+ */
+START_TEST (test_requests_in_pieces)
+{
+  enum { COUNT = 8, BYTES = 4096 + 100 };
+  static struct {
+    struct wire_tcp_request request;
+    uint8_t data[BYTES];
+  } __attribute__ ((packed)) writes[COUNT];
+  struct wire_tcp_response response;
+  const size_t piece = 1 + ends_random () % sizeof writes[0];
+  int fd;
+  struct fabric_service *s = open_service (&fd);
+
+  for (int i = 0; i < COUNT; i++) {
+    writes[i].request = make_request (TCP_WRITE, i * BYTES, BYTES);
+    memset (writes[i].data, i + 1, BYTES);
+  }
+  for (size_t at = 0; at < sizeof writes; at += piece) {
+    size_t left = sizeof writes - at;
+
+    raw_send (fd, (uint8_t *) writes + at, left < piece ? left : piece);
+    if (_i == 0)                /* or all in a row */
+      usleep (1000);
+  }
+  for (int i = 0; i < COUNT; i++) {
+    raw_receive (fd, &response, sizeof response);
+    ck_assert_uint_eq (be32_get (response.status), TCP_OK);
+  }
+  for (int i = 0; i < COUNT; i++)
+    ck_assert (is_all ((uint8_t *) e.memory + i * BYTES, BYTES, i + 1));
+  end_service (s);
+  close (fd);
+}
+END_TEST
+
 struct flood {
   pthread_t thread;
   int fd;
@@ -741,6 +778,7 @@ add_service_tests (TCase *t)
   tcase_add_test (t, test_stalled_write);
   tcase_add_test (t, test_region_is_busy);
   tcase_add_test (t, test_busy_region_is_revoked);
+  tcase_add_loop_test (t, test_requests_in_pieces, 0, 2);
   tcase_add_test (t, test_flood_of_writes);
   tcase_add_test (t, test_flood_of_reads);
   tcase_add_test (t, test_keys_cannot_be_guessed);

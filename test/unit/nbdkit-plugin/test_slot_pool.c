@@ -489,6 +489,7 @@ START_TEST (take_waits_for_a_write)
   slot_pool_written (pool, first, SLOTS / 2 - 1, 0);
   thread_wait_asleep (&t);
   ck_assert (!t.finished);
+  ck_assert (!slot_pool_rest (pool));
   slot_pool_written (pool, first + SLOTS / 2 - 1, 1, 0);
   thread_join (&t);
   ck_assert_int_eq (result, 0);
@@ -729,6 +730,61 @@ START_TEST (many_flushes_at_once_end_in_order)
 }
 END_TEST
 
+/* ---- writers with writes in flight ---- */
+
+START_TEST (a_busy_writer_takes_what_there_is)
+{
+  uint32_t a, got;
+  uint64_t page;
+
+  ck_assert_uint_eq (slot_pool_next_now (pool, 1, &got, &page), 0);
+  a = commit (5, NULL);
+  ck_assert_uint_eq (slot_pool_next_now (pool, 1, &got, &page), 1);
+  ck_assert_uint_eq (got, a);
+  ck_assert_uint_eq (page, 5);
+  ck_assert_uint_eq (slot_pool_next_now (pool, 1, &got, &page), 0);
+  end (a, 0);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (a_writer_rests_when_there_is_no_work)
+{
+  uint32_t a = commit (5, NULL);
+
+  ck_assert (!slot_pool_rest (pool));
+  begin (a, 5);
+  ck_assert (slot_pool_rest (pool));
+  end (a, 0);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (no_writer_rests_while_someone_waits)
+{
+  struct slot_waiter w;
+  struct thread waiting, flushing;
+  uint32_t a = commit (5, &w), b = commit (7, NULL);
+  int r = 1;
+
+  begin (a, 5);
+  begin (b, 7);
+  thread_start (&waiting, wait_for, &w);
+  thread_wait_asleep (&waiting);
+  ck_assert (!slot_pool_rest (pool));
+  end (a, 0);
+  thread_join (&waiting);
+  ck_assert (slot_pool_rest (pool));
+  thread_start (&flushing, flush, &r);
+  thread_wait_asleep (&flushing);
+  ck_assert (!slot_pool_rest (pool));
+  end (b, 0);
+  thread_join (&flushing);
+  ck_assert (slot_pool_rest (pool));
+  assert_empty ();
+}
+END_TEST
+
 /* ---- pages that are written all the time ---- */
 
 static atomic_bool stop;
@@ -899,6 +955,9 @@ main (void)
   tcase_add_test (c, a_rewrite_of_a_failed_slot_is_not_yet_a_success);
   tcase_add_test (c, a_dropped_write_in_flight_is_flushed);
   tcase_add_test (c, many_flushes_at_once_end_in_order);
+  tcase_add_test (c, a_busy_writer_takes_what_there_is);
+  tcase_add_test (c, a_writer_rests_when_there_is_no_work);
+  tcase_add_test (c, no_writer_rests_while_someone_waits);
   tcase_add_test (c, a_page_rewritten_all_the_time_does_not_hold_up_a_flush);
   tcase_add_test (c, a_failed_successor_of_a_failed_slot_stays);
   tcase_add_test (c, a_failed_successor_of_a_queued_slot_stays);
