@@ -41,8 +41,8 @@ endif
 
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
-  bench bench-vm bench-memcached bench-costs install deb \
-  clean help
+  bench bench-vm bench-writer bench-apps bench-memcached bench-costs \
+  install deb clean help
 
 all:
 
@@ -199,7 +199,8 @@ bench-costs: deps all
 	test/bench/costs
 
 # What test/bench/bench.py and the benchmarks say they take.
-BENCH_VARIABLES = ROUNDS SECONDS DEPTHS CONNECTIONS PATTERNS THREADS MIB
+BENCH_VARIABLES = ROUNDS SECONDS DEPTHS CONNECTIONS PATTERNS THREADS MIB \
+  APPS PERCENT CONTENDERS
 bench_in_vm = test/vm/run --timeout 21600 --memory 3072 --disk 1G \
   --share $(O)/bench --env O=$(O) \
   $(foreach v,$(BENCH_VARIABLES),$(if $($(v)),--env $(v)='$($(v))'))
@@ -208,6 +209,14 @@ bench: deps all
 
 bench-vm: deps all
 	$(bench_in_vm) -- test/bench/vm
+
+bench-writer: deps all
+	$(bench_in_vm) --blank 256M,iops=150 --blank 256M,iops=500 \
+	  --blank 256M,iops=1000 -- test/bench/writer
+
+bench-apps: deps all
+	$(bench_in_vm) --blank 256M,iops=150 --blank 256M,iops=20000 \
+	  --blank 256M,iops=150 -- test/bench/apps
 
 check-fresh:
 	test/fresh
@@ -309,6 +318,8 @@ help:
 	@echo 'make bench              beside other ways, over tcp on this host:'
 	@echo '                        a table, and JSON and plots in build/bench'
 	@echo 'make bench-vm           the same in a VM, over verbs and kernel nbd'
+	@echo 'make bench-writer       the local copy'\''s writer beside fio'
+	@echo 'make bench-apps         programs that swap to each, in the same VM'
 	@echo 'make bench-memcached    what lending costs a memcached of the node'
 	@echo 'make bench-costs        what must not grow with device and donors'
 	@echo 'make check-fresh        README from nothing: a new Debian root'

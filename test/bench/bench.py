@@ -127,12 +127,21 @@ def slot_share(borrower, before):
     return read["slots"] / max(sum(read.values()), 1)
 
 
+def fio_row(median):
+    return (f"{median['iops']:9.0f} IOPS {median['mib_per_second']:8.1f} MiB/s"
+            f"  p50 {median['p50_us']:7.0f}  p99 {median['p99_us']:7.0f}"
+            f"  p99.9 {median['p99.9_us']:7.0f} us"
+            f"  busy {median['busy_us']:6.0f} us")
+
+
 class Results:
     """All that was measured, by contender and case."""
 
-    def __init__(self, name, contenders):
+    def __init__(self, name, contenders, figure="iops", row=fio_row):
         self.name = name
         self.contenders = contenders
+        self.figure = figure    # the one that ratios are of
+        self.row = row          # the medians, as text
         self.runs = {}          # (contender, case): [figures, ...]
         self.facts = {}         # what else there is to say
 
@@ -149,7 +158,7 @@ class Results:
 
     def spread(self, contender, case):
         """(largest - smallest) / median."""
-        values = [r["iops"] for r in self.runs[contender, case]]
+        values = [r[self.figure] for r in self.runs[contender, case]]
         return (max(values) - min(values)) / statistics.median(values)
 
     def ratios(self, contender, other, case):
@@ -157,7 +166,7 @@ class Results:
         one was not measured."""
         pairs = zip(self.runs.get((contender, case), []),
                     self.runs.get((other, case), []))
-        ratios = [a["iops"] / b["iops"] for a, b in pairs]
+        ratios = [a[self.figure] / b[self.figure] for a, b in pairs]
         return ratios and (statistics.median(ratios), min(ratios),
                            max(ratios)) or None
 
@@ -190,13 +199,6 @@ def measure(results, contenders, wanted, measure_one=fio):
 
 # ---- the report ----
 
-def row(median):
-    return (f"{median['iops']:9.0f} IOPS {median['mib_per_second']:8.1f} MiB/s"
-            f"  p50 {median['p50_us']:7.0f}  p99 {median['p99_us']:7.0f}"
-            f"  p99.9 {median['p99.9_us']:7.0f} us"
-            f"  busy {median['busy_us']:6.0f} us")
-
-
 def table(results, ours):
     """One line a case: each one's median, and ours beside the others."""
     names = [c for c in results.contenders
@@ -209,7 +211,7 @@ def table(results, ours):
             if (name, case) not in results.runs:
                 continue
             line = (f"  {name:{wide}} "
-                    f"{row(results.medians(name, case))} "
+                    f"{results.row(results.medians(name, case))} "
                     f"(spread {results.spread(name, case):4.0%})")
             ratio = name != ours and results.ratios(ours, name, case)
             if ratio:
@@ -236,11 +238,11 @@ def save(results):
     return path
 
 
-def plot(results, pattern, connections):
-    """build/bench/NAME-PATTERN-CONNECTIONS.svg: rate over depth."""
-    path = os.path.join(OUT, f"{results.name}-{pattern}-{connections}.svg")
-    of = [c for c in results.cases()
-          if (c.pattern, c.connections) == (pattern, connections)]
+def plot(results, name, title, of, axes):
+    """build/bench/NAME.svg: the figure of these cases over a number of each,
+    as axes tell: (of a case, what it is, what the figure is, options)."""
+    path = os.path.join(OUT, name + ".svg")
+    number, x_label, y_label, options = axes
     names = [c for c in results.contenders
              if any((c, case) in results.runs for case in of)]
     if len(of) < 2 or not names:
@@ -248,20 +250,19 @@ def plot(results, pattern, connections):
     script = [
         'set terminal svg size 720,420 background "white"',
         f'set output "{path}"',
-        f'set title "{of[0].block // 1024}K {pattern}, {connections} '
-        f'connection{"s" if connections > 1 else ""}: medians of {ROUNDS} '
-        'rounds, smallest and largest"',
-        "set logscale x 2", 'set xlabel "requests in flight"',
-        'set ylabel "operations/s"', "set yrange [0:*]",
-        "set key outside right", "set xrange [0.8:*]",
+        f'set title "{title}: medians of {ROUNDS} rounds, smallest and '
+        'largest"',
+        f'set xlabel "{x_label}"', f'set ylabel "{y_label}"',
+        "set yrange [0:*]", "set key outside right", *options,
         "plot " + ", ".join(
             f"'-' using 1:2:3:4 with yerrorlines title \"{n}\""
             for n in names)]
-    for name in names:
+    for contender in names:
         for case in of:
-            runs = [r["iops"] for r in results.runs.get((name, case), [])]
+            runs = [r[results.figure]
+                    for r in results.runs.get((contender, case), [])]
             if runs:
-                script.append(f"{case.depth} {statistics.median(runs)} "
+                script.append(f"{number(case)} {statistics.median(runs)} "
                               f"{min(runs)} {max(runs)}")
         script.append("e")
     subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True,
@@ -269,12 +270,27 @@ def plot(results, pattern, connections):
     return path
 
 
-def report(results, ours):
+def plot_depths(results, pattern, connections):
+    """build/bench/NAME-PATTERN-CONNECTIONS.svg: rate over depth."""
+    of = [c for c in results.cases()
+          if (c.pattern, c.connections) == (pattern, connections)]
+    return plot(results, f"{results.name}-{pattern}-{connections}",
+                f"{BLOCK[pattern] // 1024}K {pattern}, {connections} "
+                f"connection{'s' if connections > 1 else ''}", of,
+                (lambda case: case.depth, "requests in flight",
+                 "operations/s", ["set logscale x 2", "set xrange [0.8:*]"]))
+
+
+def report(results, ours, plots):
+    """plots are paths, or None where there was nothing to plot."""
     say("\n".join(table(results, ours)))
-    paths = [save(results)]
-    for pattern, connections in itertools.product(PATTERNS, CONNECTIONS):
-        paths.append(plot(results, pattern, connections))
-    say("# " + " ".join(os.path.relpath(p) for p in paths if p))
+    say("# " + " ".join(os.path.relpath(p)
+                        for p in [save(results), *plots] if p))
+
+
+def report_depths(results, ours):
+    report(results, ours, [plot_depths(results, *of) for of in
+                           itertools.product(PATTERNS, CONNECTIONS)])
 
 
 def need(*tools):

@@ -64,14 +64,15 @@ class Nbd:
 
 
 class Ours(Nbd):
-    name, device = "ours", "/dev/nbd0"
-
-    def __init__(self, box):
-        donor = box.donor(DONOR + ":9400", fabric="verbs", memory=f"{MIB}M",
-                          ready=MIB * 2**20 // SLAB, headroom="128M")
+    def __init__(self, box, name="ours", device="/dev/nbd0", port=9400,
+                 backing="/mnt/scratch/copy", **keys):
+        self.name, self.device = name, device
+        donor = box.donor(f"{DONOR}:{port}", fabric="verbs",
+                          memory=f"{MIB}M", ready=MIB * 2**20 // SLAB,
+                          headroom="128M")
         self.borrower = box.borrower([donor], size=f"{MIB}M", fabric="verbs",
-                                     backing="/mnt/scratch/copy",
-                                     options=bench.NBDKIT)
+                                     backing=backing, options=bench.NBDKIT,
+                                     **keys)
         self.server = ["-unix", self.borrower.socket]
         self.fill()
         self.borrower.wait_mapped(range(MIB * 2**20 // SLAB), 60)
@@ -100,14 +101,14 @@ def put(path, text):
         f.write(text)
 
 
-def null_disk():
-    """As fast as a disk can be: it keeps nothing."""
+def null_disk(memory):
+    """As fast as a disk can be; it keeps something only with memory."""
     bench.run("modprobe", "null_blk", "nr_devices=0")
     name = "nullb0"             # older kernels count, newer ones use it
     disk = "/sys/kernel/config/nullb/" + name
     os.mkdir(disk)
     for key, value in (("size", MIB), ("blocksize", 4096), ("irqmode", 0),
-                       ("power", 1)):
+                       ("memory_backed", int(memory)), ("power", 1)):
         put(f"{disk}/{key}", str(value))
     return "/dev/" + name
 
@@ -115,7 +116,7 @@ def null_disk():
 class Nvme:
     name = "nvme rdma"
 
-    def __init__(self):
+    def __init__(self, memory=False):
         if not os.path.isdir("/sys/kernel/config"):
             bench.run("modprobe", "configfs")
         if not os.path.ismount("/sys/kernel/config"):
@@ -126,7 +127,7 @@ class Nvme:
         os.mkdir(subsystem)
         put(subsystem + "/attr_allow_any_host", "1")
         os.mkdir(subsystem + "/namespaces/1")
-        put(subsystem + "/namespaces/1/device_path", null_disk())
+        put(subsystem + "/namespaces/1/device_path", null_disk(memory))
         put(subsystem + "/namespaces/1/enable", "1")
         os.mkdir(port)
         for key, value in (("trtype", "rdma"), ("adrfam", "ipv4"),
