@@ -48,7 +48,7 @@ const struct command command_attach = {
   "(nbdkit infiniswap --help) and these; KEY=VALUE wins over the file:\n"
   "\n"
   "  device=/dev/nbdN        (default: the first that is free)\n"
-  "  connections=N           to the server (default 4)\n"
+  "  connections=N           to the server (default: one for two CPUs, 1 to 4)\n"
   "  threads=N               of the server for each (default 4)\n"
   "  dead-timeout=DURATION   how long the kernel waits for a new connection\n"
   "                          where all have died (default 60s)\n"

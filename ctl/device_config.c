@@ -286,6 +286,15 @@ sort (char **strings)
   qsort (strings, g_strv_length (strings), sizeof *strings, compare);
 }
 
+/* A connection is a queue of the kernel's, and its threads: more of them
+ * than processors that are free for it only make each other wait.
+ */
+static unsigned
+default_connections (void)
+{
+  return CLAMP (g_get_num_processors () / 2, 1, 4);
+}
+
 struct device_config *
 device_config_read (const char *name, const char *path,
                     const char *const *overrides, char **error)
@@ -297,8 +306,9 @@ device_config_read (const char *name, const char *path,
   bool ok;
 
   *c = (struct device_config) {
-    .name = g_strdup (name), .index = -1, .connections = 4, .threads = 4,
-    .dead_timeout_s = 60, .swap = true, .priority = 100,
+    .name = g_strdup (name), .index = -1,
+    .connections = default_connections (), .threads = 4, .dead_timeout_s = 60,
+    .swap = true, .priority = 100,
   };
   ok = (path == NULL || read_file (path, all, error)) &&
     read_overrides (overrides, all, error) &&

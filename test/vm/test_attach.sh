@@ -27,7 +27,7 @@ donor_options=(--memory 256M)
 # attach KEY=VALUE...
 attach ()
 {
-  "$build/infiniswapctl" attach $isw \
+  "$build/infiniswapctl" attach $isw connections=4 \
     --plugin "$build/nbdkit-infiniswap-plugin.so" slab-size=${slab_mib}M \
     hot-slab=0 donors=10.7.0.1:9400,10.7.0.2:9400 "$@" >$out 2>&1
 }

@@ -60,7 +60,8 @@ START_TEST (nothing_given)
   ck_assert_ptr_nonnull (c);
   ck_assert_str_eq (c->name, "isw0");
   ck_assert_int_eq (c->index, -1);
-  ck_assert_uint_eq (c->connections, 4);
+  ck_assert_uint_eq (c->connections,
+                     CLAMP (g_get_num_processors () / 2, 1, 4));
   ck_assert_uint_eq (c->threads, 4);
   ck_assert_uint_eq (c->dead_timeout_s, 60);
   ck_assert (c->swap);
