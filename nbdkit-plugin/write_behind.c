@@ -24,6 +24,11 @@ enum {
  */
 enum { SLOW_NS = 10000000 };
 
+/* How long those that have ended together are tried again: a disk that
+ * takes long to fail must not hold up all others once for each.
+ */
+enum { RETRY_NS = 1000000000 };
+
 /* How long new work may stay unseen while someone waits for a write. */
 enum { LOOK_NS = 1000000 };
 
@@ -91,31 +96,33 @@ note_written (struct write_behind *w, const uint32_t *slots, uint32_t n,
  * neighbours off the local copy.
  */
 static void
-write_pages (struct write_behind *w, const uint32_t *slots, uint32_t n,
-             uint64_t first, int error)
+write_pages (struct write_behind *w, const struct run *run, int error,
+             int64_t until_ns)
 {
   uint32_t i, bad = 0;
 
-  for (i = 0; i < n && bad < BAD_PAGES_MAX; i++) {
-    int r = write_again (w, slots + i, 1, first + i);
+  for (i = 0; i < run->n && bad < BAD_PAGES_MAX &&
+         fabric_now_ns () < until_ns; i++) {
+    int r = write_again (w, run->slots + i, 1, run->first + i);
 
     bad = r < 0 ? bad + 1 : 0;
-    note_written (w, slots + i, 1, r);
+    note_written (w, run->slots + i, 1, r);
   }
-  if (i < n)
-    note_written (w, slots + i, n - i, error);
+  if (i < run->n)
+    note_written (w, run->slots + i, run->n - i, error);
 }
 
 /* Errors are rare, so their writes need not be in flight together. */
 static void
-end_run (struct write_behind *w, struct run *run)
+end_run (struct write_behind *w, struct run *run, int64_t until_ns)
 {
   int r = run->write.result;
 
-  for (int try = 1; try < TRIES && r < 0; try++)
+  for (int try = 1; try < TRIES && r < 0 && fabric_now_ns () < until_ns;
+       try++)
     r = write_again (w, run->slots, run->n, run->first);
   if (r < 0 && run->n > 1)
-    write_pages (w, run->slots, run->n, run->first, r);
+    write_pages (w, run, r, until_ns);
   else
     note_written (w, run->slots, run->n, r);
 }
@@ -140,7 +147,7 @@ end_runs (struct write_behind *w, int64_t wait_ns)
     struct run *run = (struct run *) write;
 
     adapt_depth (w, now_ns - run->begin_ns);
-    end_run (w, run);
+    end_run (w, run, now_ns + RETRY_NS);
     run->next = w->free;
     w->free = run;
     w->in_flight--;

@@ -1,0 +1,179 @@
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/fabric.h"
+#include "fake_aio.h"
+#include "fake_disk.h"
+#include "nbdkit-plugin/backing.h"
+#include "nbdkit-plugin/slot_pool.h"
+#include "nbdkit-plugin/write_behind.h"
+#include "scratch.h"
+#include "suite.h"
+
+enum { PAGE = PAGE_SIZE_BYTES, SLOTS = 64, PAGES = 4 * SLOTS };
+#define MS INT64_C (1000000)
+
+static struct slot_pool *pool;
+static struct backing *backing;
+static struct write_behind *writer;
+static char *memory;
+
+static bool
+committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+{
+  (void) data, (void) first, (void) n, (void) waited_for;
+  return false;
+}
+
+static bool
+has_other_copy (void *data, uint64_t page)
+{
+  (void) data, (void) page;
+  return false;
+}
+
+static void
+setup (void)
+{
+  char *error;
+
+  scratch_setup ();
+  fake_disk_reset ();
+  memory = aligned_alloc (PAGE, SLOTS * PAGE);
+  pool = slot_pool_new (memory, SLOTS, (struct slot_pool_owner) {
+      committed, has_other_copy, NULL });
+  backing = backing_open (scratch_path ("copy"), PAGES * PAGE, false, &error);
+  ck_assert_ptr_nonnull (backing);
+}
+
+/* With the queue as in the kernel, by threads, or refused. */
+static void
+start (enum fake_aio aio)
+{
+  fake_aio_be (aio);
+  writer = write_behind_start (pool, backing);
+  ck_assert_ptr_nonnull (writer);
+}
+
+static void
+teardown (void)
+{
+  fake_disk_mend ();
+  write_behind_free (writer);
+  backing_close (backing);
+  slot_pool_free (pool);
+  free (memory);
+  scratch_teardown ();
+}
+
+static void
+commit (uint64_t page)
+{
+  uint32_t slot;
+
+  ck_assert_int_eq (slot_pool_take (pool, 1, &slot), 0);
+  memset (slot_pool_buffer (pool, slot), page, PAGE);
+  slot_pool_commit (pool, page, &slot, 1, NULL);
+}
+
+static void
+assert_page (uint64_t page)
+{
+  static char buf[PAGE] __attribute__ ((aligned (PAGE))), want[PAGE];
+
+  memset (want, page, PAGE);
+  ck_assert_int_eq (backing_read (backing, buf, PAGE, page * PAGE), 0);
+  ck_assert_mem_eq (buf, want, PAGE);
+}
+
+/* Several runs and single pages, more than there are slots. */
+START_TEST (what_is_committed_is_written)
+{
+  start (_i);
+  for (uint64_t page = 0; page < PAGES; page++)
+    if (page % 7 != 0)
+      commit (page);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  for (uint64_t page = 0; page < PAGES; page++)
+    if (page % 7 != 0)
+      assert_page (page);
+  ck_assert_uint_eq (write_behind_errors (writer), 0);
+}
+END_TEST
+
+START_TEST (a_write_that_is_held_up_does_not_hold_up_others)
+{
+  start (FAKE_AIO_THREADS);
+  fake_disk_hold_writes (10 * PAGE, 11 * PAGE);
+  commit (10);
+  fake_disk_wait_held (1);
+  commit (20);
+  while (slot_pool_clear_run (pool, 20, 1) == 0)
+    sched_yield ();
+  fake_disk_pass ();
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_page (10);
+  assert_page (20);
+}
+END_TEST
+
+START_TEST (a_bad_page_is_not_its_neighbours)
+{
+  fake_disk_hold_writes (0, PAGES * PAGE);
+  start (FAKE_AIO_THREADS);
+  commit (0);                   /* so that the others are a run */
+  fake_disk_wait_held (1);
+  for (uint64_t page = 10; page < 20; page++)
+    commit (page);
+  fake_disk_fail (15 * PAGE, 16 * PAGE, false);
+  fake_disk_pass ();
+  ck_assert_int_eq (slot_pool_flush (pool), -EIO);
+  for (uint64_t page = 10; page < 20; page++)
+    if (page != 15)
+      assert_page (page);
+  ck_assert_uint_ge (write_behind_errors (writer), 1);
+  fake_disk_mend ();
+  slot_pool_retry (pool);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_page (15);
+}
+END_TEST
+
+/* Each of 16 writes would be tried twice more, for 19 s in all. */
+START_TEST (a_disk_that_is_slow_to_fail_is_not_asked_for_each)
+{
+  int64_t begin_ns;
+
+  start (FAKE_AIO_THREADS);
+  fake_disk_fail (0, PAGES * PAGE, false);
+  fake_disk_slow (600 * MS);
+  begin_ns = fabric_now_ns ();
+  for (uint64_t page = 0; page < 32; page += 2)
+    commit (page);
+  ck_assert_int_eq (slot_pool_flush (pool), -EIO);
+  ck_assert_int_le (fabric_now_ns () - begin_ns, 12000 * MS);
+  fake_disk_slow (0);
+  fake_disk_mend ();
+  slot_pool_retry (pool);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  for (uint64_t page = 0; page < 32; page += 2)
+    assert_page (page);
+}
+END_TEST
+
+int
+main (void)
+{
+  TCase *c = tcase_create ("write_behind");
+
+  tcase_add_checked_fixture (c, setup, teardown);
+  tcase_set_timeout (c, 60);
+  tcase_add_loop_test (c, what_is_committed_is_written, FAKE_AIO_THREADS,
+                       FAKE_AIO_REFUSED + 1);
+  tcase_add_test (c, a_write_that_is_held_up_does_not_hold_up_others);
+  tcase_add_test (c, a_bad_page_is_not_its_neighbours);
+  tcase_add_test (c, a_disk_that_is_slow_to_fail_is_not_asked_for_each);
+  return suite_run ("write_behind", c);
+}
