@@ -35,7 +35,7 @@ void disk_queue_free (struct disk_queue *q);
 /* Put a write of n elements into the batch, which is full after `depth`. */
 void disk_queue_add (struct disk_queue *q, struct disk_write *w,
                      const struct iovec *iov, int n, uint64_t offset);
-/* Begin the batch.  What cannot be begun has ended with that error. */
+/* Begin the batch.  What the kernel does not begin is written meanwhile. */
 void disk_queue_submit (struct disk_queue *q);
 /* One that has ended; NULL if none is in flight, or none ends within
  * wait_ns (DISK_QUEUE_EVER: as long as that takes).
