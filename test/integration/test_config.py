@@ -3,6 +3,7 @@
 that names the key, the value and what is allowed."""
 
 import os
+import pathlib
 
 from infiniswap import (CTL, DONOR, WRAPPER, borrower_keys, case, check,
                         main, nbdkit_args, nbdkit_env, run)
@@ -40,8 +41,11 @@ def give_up(complaints):
 def try_plugin(box, keys):
     """(status, stderr) of nbdkit that serves nobody: with --run, so that
     an accepted value ends it at once."""
-    status, _, text = run(nbdkit_args(["-f", "-U", "-", "--run", "exit 0"],
+    # Not "-U -": a refusing nbdkit would leave its directory in /tmp.
+    socket = box.path("config.sock")
+    status, _, text = run(nbdkit_args(["-f", "-U", socket, "--run", "exit 0"],
                                       keys), env=nbdkit_env())
+    pathlib.Path(socket).unlink(missing_ok=True)
     return status, text
 
 
