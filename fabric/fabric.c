@@ -206,18 +206,15 @@ queue_abandon (struct fabric_queue *q)
   q->ops->queue_settle (q);
 }
 
-/* Reap what has completed; is anything still outstanding?  Without a
- * wake-up, those are not asked that would have caused one.
- */
+/* Reap what has completed; is anything still outstanding? */
 static bool
-poll_all (struct fabric_queue *const *queues, size_t n, bool woken)
+poll_all (struct fabric_queue *const *queues, size_t n)
 {
   bool outstanding = false;
 
   for (size_t i = 0; i < n; i++) {
     /* That a queue is broken shows in its operations. */
-    if (queues[i]->outstanding > 0 &&
-        (woken || !queues[i]->ops->queue_level_triggered))
+    if (queues[i]->outstanding > 0)
       queues[i]->ops->queue_poll (queues[i]);
     outstanding |= queues[i]->outstanding > 0;
   }
@@ -247,23 +244,36 @@ sleep_on (struct pollfd *pfds, size_t n, int64_t ns)
                                        .tv_nsec = ns % NS_PER_S }, NULL);
 }
 
+/* Reap what completes within ns, returning after the first sleep: is
+ * anything still outstanding?
+ */
+static bool
+poll_or_sleep (struct fabric_queue *const *queues, size_t n, int64_t ns)
+{
+  struct pollfd pfds[WAIT_MAX];
+
+  if (n == 1 && queues[0]->outstanding > 0 && queues[0]->ops->queue_await &&
+      queues[0]->ops->queue_await (queues[0], ns))
+    return queues[0]->outstanding > 0;
+  if (!poll_all (queues, n))
+    return false;
+  arm_all (queues, n, pfds);
+  /* What completed before the wake-up was asked for wakes nobody. */
+  if (!poll_all (queues, n))
+    return false;
+  sleep_on (pfds, n, ns);
+  return poll_all (queues, n);
+}
+
 int
 fabric_wait (struct fabric_queue *const *queues, size_t n, int64_t deadline_ns)
 {
-  struct pollfd pfds[WAIT_MAX];
   int64_t left_ns;
 
   assert (n <= WAIT_MAX);
-  if (!poll_all (queues, n, false))
-    return 0;
   do {
-    arm_all (queues, n, pfds);
-    /* What completed before the wake-up was asked for wakes nobody. */
-    if (!poll_all (queues, n, false))
-      return 0;
     left_ns = deadline_ns - fabric_now_ns ();
-    sleep_on (pfds, n, left_ns);
-    if (!poll_all (queues, n, true))
+    if (!poll_or_sleep (queues, n, left_ns))
       return 0;
   } while (left_ns > 0);
 

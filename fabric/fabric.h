@@ -123,8 +123,8 @@ struct fabric_ops {
   int (*queue_step) (struct fabric_queue *q);
   int (*queue_post) (struct fabric_queue *q, struct fabric_op *op);
   int (*queue_poll) (struct fabric_queue *q);
+  bool (*queue_await) (struct fabric_queue *q, int64_t ns);
   int (*queue_arm) (struct fabric_queue *q, struct pollfd *pfd);
-  bool queue_level_triggered;   /* its descriptor tells of the past, too */
   void (*queue_break) (struct fabric_queue *q);
   void (*queue_settle) (struct fabric_queue *q);
   void (*queue_free) (struct fabric_queue *q);
@@ -282,8 +282,11 @@ void fabric_queue_free (struct fabric_queue *q);
  * queue_poll reaps what has completed, sets done and status, and counts
  * `outstanding` down; 0 or -errno when the queue is broken (there may
  * still be operations to reap).
+ * queue_await, which may be missing, is queue_poll that sleeps, at most
+ * ns, until there is something to reap; false, and nothing done, where it
+ * cannot do that now.
  * queue_arm asks for a wake-up: fills in pfd; the caller polls once more
- * before it sleeps on it, unless that is level-triggered.
+ * before it sleeps on it.
  * queue_settle, after queue_break: returns when nothing is outstanding,
  * in bounded time (at most about a second, normally under 1 ms), by
  * destroying the connection if it must.

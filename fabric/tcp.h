@@ -96,10 +96,11 @@ void tcp_link_watch (struct tcp_link *l, uint32_t events);
 void tcp_link_close (struct tcp_link *l);
 
 /* Without blocking: how many bytes were transferred, 0 if none could be
- * now, -errno (-ECONNRESET also where the peer has closed).
+ * now, -errno (-ECONNRESET also where the peer has closed).  With flags
+ * other than MSG_DONTWAIT, tcp_receive_parts does as the socket is set.
  */
 ssize_t tcp_receive (int fd, void *buf, size_t size);
-ssize_t tcp_receive_parts (int fd, struct iovec *parts, size_t n);
+ssize_t tcp_receive_parts (int fd, struct iovec *parts, size_t n, int flags);
 ssize_t tcp_send (int fd, const void *buf, size_t len);
 ssize_t tcp_send_parts (int fd, struct iovec *parts, size_t n);
 
@@ -156,6 +157,7 @@ int tcp_queue_fd (struct fabric_queue *base);
 int tcp_queue_step (struct fabric_queue *base);
 int tcp_queue_post (struct fabric_queue *base, struct fabric_op *op);
 int tcp_queue_poll (struct fabric_queue *base);
+bool tcp_queue_await (struct fabric_queue *base, int64_t ns);
 int tcp_queue_arm (struct fabric_queue *base, struct pollfd *pfd);
 void tcp_queue_break (struct fabric_queue *base);
 void tcp_queue_settle (struct fabric_queue *base);

@@ -12,10 +12,10 @@
 enum { NS_PER_S = 1000000000 };
 
 ssize_t
-tcp_receive_parts (int fd, struct iovec *parts, size_t n)
+tcp_receive_parts (int fd, struct iovec *parts, size_t n, int flags)
 {
   struct msghdr message = { .msg_iov = parts, .msg_iovlen = n };
-  ssize_t r = recvmsg (fd, &message, MSG_DONTWAIT);
+  ssize_t r = recvmsg (fd, &message, flags);
 
   if (r > 0)
     return r;
@@ -29,7 +29,7 @@ tcp_receive (int fd, void *buf, size_t size)
 {
   struct iovec part = { .iov_base = buf, .iov_len = size };
 
-  return tcp_receive_parts (fd, &part, 1);
+  return tcp_receive_parts (fd, &part, 1, MSG_DONTWAIT);
 }
 
 ssize_t

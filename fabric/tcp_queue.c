@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -6,6 +7,11 @@
 #include <sys/socket.h>
 
 #include "fabric/tcp.h"
+
+/* How long one call to receive may sleep; the kernel makes that whole
+ * ticks, so that it may be a few milliseconds more.
+ */
+enum { RECEIVE_NS = 10000000 };
 
 /* Operations leave, and end, in the order they were posted: `first` is
  * the one whose response comes next, `unsent` the one being sent.  Local
@@ -70,6 +76,18 @@ check_broken (struct tcp_queue *q)
   return q->error;
 }
 
+/* From now on, receiving may sleep. */
+static int
+make_blocking (int fd)
+{
+  struct timeval limit = { .tv_usec = RECEIVE_NS / 1000 };
+
+  if (setsockopt (fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
+      fcntl (fd, F_SETFL, 0) < 0)
+    return -errno;
+  return 0;
+}
+
 static int
 receive_answer (struct tcp_queue *q)
 {
@@ -107,6 +125,8 @@ tcp_queue_step (struct fabric_queue *base)
     r = receive_answer (q);
   if (r == -EAGAIN)
     return r;
+  if (r == 0)
+    r = make_blocking (q->link.fd);
   q->error = r;
   q->received = 0;
   tcp_link_stands (&q->link);
@@ -219,10 +239,11 @@ check_response (struct tcp_queue *q)
 }
 
 /* 1 once the response to the first operation is whole, 0 while more is
- * to come, -errno if the queue is broken.
+ * to come, -errno if the queue is broken.  May sleep once where *flags
+ * allow it, and clears that.
  */
 static int
-receive_first (struct tcp_queue *q)
+receive_first (struct tcp_queue *q, int *flags)
 {
   struct fabric_op *op = q->first;
   size_t total = sizeof q->response;
@@ -240,7 +261,8 @@ receive_first (struct tcp_queue *q)
     };
 
     tcp_skip (parts, 2, q->received);
-    r = tcp_receive_parts (q->link.fd, parts, 2);
+    r = tcp_receive_parts (q->link.fd, parts, 2, *flags);
+    *flags = MSG_DONTWAIT;
     if (r <= 0)
       return r;
     q->received += r;
@@ -253,15 +275,14 @@ receive_first (struct tcp_queue *q)
   return 1;
 }
 
-int
-tcp_queue_poll (struct fabric_queue *base)
+static int
+reap (struct tcp_queue *q, int flags)
 {
-  struct tcp_queue *q = (struct tcp_queue *) base;
   int r = check_broken (q);
 
   if (r == 0) {
     send_unsent (q);
-    while (q->first && (r = receive_first (q)) > 0)
+    while (q->first && (r = receive_first (q, &flags)) > 0)
       finish_first (q, 0);
     /* The peer may have said why before it closed. */
     if (r >= 0)
@@ -277,6 +298,24 @@ tcp_queue_poll (struct fabric_queue *base)
   for (; q->first; r = q->error)
     finish_first (q, r);
   return q->error;
+}
+
+int
+tcp_queue_poll (struct fabric_queue *base)
+{
+  return reap ((struct tcp_queue *) base, MSG_DONTWAIT);
+}
+
+bool
+tcp_queue_await (struct fabric_queue *base, int64_t ns)
+{
+  struct tcp_queue *q = (struct tcp_queue *) base;
+
+  /* What has not left needs to be woken by room for it, too. */
+  if (q->unsent || ns < 2 * RECEIVE_NS)
+    return false;
+  reap (q, 0);
+  return true;
 }
 
 int
