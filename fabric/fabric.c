@@ -265,18 +265,34 @@ poll_or_sleep (struct fabric_queue *const *queues, size_t n, int64_t ns)
   return poll_all (queues, n);
 }
 
-int
-fabric_wait (struct fabric_queue *const *queues, size_t n, int64_t deadline_ns)
+/* Is everything done by then? */
+static bool
+wait_until (struct fabric_queue *const *queues, size_t n, int64_t until_ns)
 {
   int64_t left_ns;
 
   assert (n <= WAIT_MAX);
   do {
-    left_ns = deadline_ns - fabric_now_ns ();
+    left_ns = until_ns - fabric_now_ns ();
     if (!poll_or_sleep (queues, n, left_ns))
-      return 0;
+      return true;
   } while (left_ns > 0);
+  return false;
+}
 
+bool
+fabric_await (struct fabric_queue *q, int64_t until_ns)
+{
+  if (until_ns <= 0)
+    return !poll_all (&q, 1);
+  return wait_until (&q, 1, until_ns);
+}
+
+int
+fabric_wait (struct fabric_queue *const *queues, size_t n, int64_t deadline_ns)
+{
+  if (wait_until (queues, n, deadline_ns))
+    return 0;
   for (size_t i = 0; i < n; i++)
     if (queues[i]->outstanding > 0)
       queue_abandon (queues[i]);

@@ -268,6 +268,12 @@ int fabric_queue_post (struct fabric_queue *q, struct fabric_op *op);
 int fabric_wait (struct fabric_queue *const *queues, size_t n,
                  int64_t deadline_ns);
 
+/* Wait until every operation outstanding on this queue is done, at most
+ * until until_ns; 0: do not wait, look.  False if some are not: they go
+ * on.  Never allocates.
+ */
+bool fabric_await (struct fabric_queue *q, int64_t until_ns);
+
 /* From any thread, while the owner uses the queue (but not after
  * fabric_queue_free): no further operation succeeds, those outstanding
  * end soon, in error unless they were already carried out, and a

@@ -13,14 +13,13 @@
 
 enum { DISK_BUFFERS = 16 };
 
-/* What a donor did not take is on its way to the local copy alone. */
+/* The pages are on their way to the local copy, and maybe to a donor. */
 static bool
-committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+committed (void *data, uint64_t first, uint32_t n)
 {
   struct device *d = data;
 
-  return slab_table_set_pages (d->slabs, first, n,
-                               waited_for ? PAGE_LOCAL : PAGE_REMOTE);
+  return slab_table_set_pages (d->slabs, first, n, PAGE_LOCAL);
 }
 
 static bool
@@ -29,6 +28,12 @@ has_other_copy (void *data, uint64_t page)
   struct device *d = data;
 
   return slab_table_keep_remote (d->slabs, page);
+}
+
+static void
+settle_pages (void *data, uint64_t first, uint32_t n)
+{
+  device_settle_pages (data, first, n);
 }
 
 static int
@@ -82,8 +87,11 @@ device_new (const struct device_params *params)
     page_order_init (&d->order);
     r = allocate (d);
   }
+  if (r == 0)
+    r = device_start_sending (d);
   if (r == 0) {
-    d->writers = write_behind_start (d->slots, params->backing);
+    d->writers = write_behind_start (d->slots, params->backing,
+                                     settle_pages, d);
     if (d->writers)
       return d;
     r = -errno;
@@ -100,6 +108,7 @@ device_stop (struct device *d)
 
   device_save_all (d, INT64_MAX);
   r = device_flush (d);
+  device_stop_sending (d);
   write_behind_stop (d->writers);
   return r;
 }
@@ -109,6 +118,7 @@ device_free (struct device *d)
 {
   if (!d)
     return;
+  device_stop_sending (d);
   write_behind_free (d->writers);
   slot_pool_free (d->slots);
   slab_table_free (d->slabs);

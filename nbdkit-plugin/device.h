@@ -8,6 +8,7 @@
 #ifndef ISW_DEVICE_H
 #define ISW_DEVICE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,6 +21,7 @@ struct backing;
 struct slab_table;
 struct slot_pool;
 struct write_behind;
+struct sending;
 
 struct device_counters {
   _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
@@ -66,6 +68,9 @@ struct device {
   struct lane_pool lanes;
   struct lane_pool disk_buffers; /* aligned memory for reads from disk */
   struct write_behind *writers;
+  struct sending *sendings;     /* by lane */
+  pthread_t lander;             /* looks after lanes in the air */
+  bool sends;                   /* it runs */
   struct device_counters counters;
   struct histogram *latencies[LATENCIES];
 };

@@ -111,7 +111,7 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
   if (n == 0)
     return true;
   f.slab = slab_table_slab_of (d->slabs, span_first_page (s));
-  f.lane = lane_pool_take (&d->lanes, deadline_ns);
+  f.lane = device_take_lane (d, deadline_ns);
   in_time = f.lane && flight_has_time (d, deadline_ns);
   if (in_time) {
     post_reads (d, s, *todo, i, n, &f);
@@ -156,7 +156,7 @@ write_promoted (struct device *d, uint64_t page, uint32_t n,
 {
   struct flight f = { .slab = slab_table_slab_of (d->slabs, page) };
 
-  f.lane = lane_pool_take (&d->lanes, 0);
+  f.lane = device_take_lane (d, 0);
   if (!f.lane)
     return;
   if (slab_table_pin (d->slabs, f.slab, &f.home)) {

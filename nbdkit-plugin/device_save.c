@@ -76,7 +76,7 @@ save_claimed (struct device *d, struct saving *s, uint64_t slab,
   const uint64_t end = page + n;
   struct page_claim claim;
 
-  page_order_claim (&d->order, &claim, page, n);
+  device_claim (d, &claim, page, n);
   while (s->bad < BAD_PAGES_MAX && page < end &&
          (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
                                end - page)) > 0 && page < end) {
@@ -141,7 +141,7 @@ copy_run (struct device *d, uint64_t page, uint32_t n,
   struct flight to = { .slab = from.slab, .home = *next };
   int r = -ECONNRESET;
 
-  from.lane = to.lane = lane_pool_take (&d->lanes, deadline_ns);
+  from.lane = to.lane = device_take_lane (d, deadline_ns);
   if (!from.lane)
     return -ETIMEDOUT;
   if (slab_table_pin (d->slabs, from.slab, &from.home)) {
@@ -197,7 +197,7 @@ copy_along (struct device *d, const struct move *m, enum page_state state)
   while (r == 0 && (n = slab_table_next_to_copy (d->slabs, m->slab, state,
                                                  &page, SPAN_PAGES_MAX))
          > 0) {
-    page_order_claim (&d->order, &claim, page, n);
+    device_claim (d, &claim, page, n);
     r = copy_claimed (d, m, state, page, page + n);
     page_order_release (&d->order, &claim);
     page += n;
@@ -242,7 +242,7 @@ finish (struct device *d, struct move *m)
   struct page_claim claim;
   int r;
 
-  page_order_claim (&d->order, &claim, first, n);
+  device_claim (d, &claim, first, n);
   r = finish_claimed (d, m, first, first + n);
   page_order_release (&d->order, &claim);
   return r;

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "nbdkit-plugin/device_parts.h"
-#include "nbdkit-plugin/flight.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
@@ -30,94 +29,40 @@ fill_slots (struct device *d, const struct span *s, const uint32_t *slots,
   return 0;
 }
 
-/* One operation for each run of slots adjacent in memory. */
-static void
-post_writes (struct device *d, const struct span *s, const uint32_t *slots,
-             struct flight *f)
-{
-  uint32_t n;
-
-  for (uint32_t i = 0; i < span_pages (s); i += n) {
-    for (n = 1; i + n < span_pages (s); n++)
-      if (slots[i + n] != slots[i] + n)
-        break;
-    flight_post (d, f, FABRIC_WRITE, slot_pool_buffer (d->slots, slots[i]),
-                 span_first_page (s) + i, n);
-  }
-}
-
-/* True if the donor has the pages now; then the slab is left pinned at
- * this home, so that it cannot leave there before that is recorded.
- */
-static bool
-write_to_donor (struct device *d, const struct span *s,
-                const uint32_t *slots, int64_t deadline_ns,
-                struct slab_home *home)
-{
-  struct flight f = {
-    .slab = slab_table_slab_of (d->slabs, span_first_page (s)),
-  };
-  int r = -ETIMEDOUT;
-
-  if (!flight_has_time (d, deadline_ns) ||
-      !slab_table_pin (d->slabs, f.slab, &f.home))
-    return false;
-  f.lane = lane_pool_take (&d->lanes, deadline_ns);
-  if (f.lane) {
-    if (flight_has_time (d, deadline_ns)) {
-      post_writes (d, s, slots, &f);
-      r = flight_land (d, &f, deadline_ns);
-    }
-    lane_pool_put (&d->lanes, f.lane);
-  }
-  if (r < 0)
-    slab_table_unpin (d->slabs, f.slab, &f.home);
-  *home = f.home;
-  return r == 0;
-}
-
-/* Make filled slots the content of the span's pages (see `committed`),
- * which the pinned home has as well, if not NULL; releases the claim.
- */
+/* The write ends when the local copy has it. */
 static int
-commit_span (struct device *d, const struct span *s, const uint32_t *slots,
-             struct page_claim *claim, const struct slab_home *remote)
+commit_locally (struct device *d, const struct span *s,
+                const uint32_t *slots, struct page_claim *claim)
 {
-  uint64_t page = span_first_page (s);
-  uint32_t n = span_pages (s);
   struct slot_waiter waiter;
 
-  slot_pool_commit (d->slots, page, slots, n, remote ? NULL : &waiter);
-  if (remote)
-    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), remote);
+  slot_pool_commit (d->slots, span_first_page (s), slots, span_pages (s),
+                    &waiter);
   page_order_release (&d->order, claim);
-
-  device_count (&d->counters.written, n);
-  device_count (remote ? &d->counters.written_donors
-                : &d->counters.written_disk, n);
-  return remote ? 0 : slot_pool_wait (d->slots, &waiter);
+  device_count (&d->counters.written_disk, span_pages (s));
+  return slot_pool_wait (d->slots, &waiter);
 }
 
 int
 device_write_span (struct device *d, const struct span *s,
                    int64_t deadline_ns)
 {
-  uint32_t slots[SPAN_PAGES_MAX];
+  uint32_t slots[SPAN_PAGES_MAX], n = span_pages (s);
   struct page_claim claim;
-  struct slab_home home;
-  bool remote;
   int r;
 
-  r = slot_pool_take (d->slots, span_pages (s), slots);
+  r = slot_pool_take (d->slots, n, slots);
   if (r < 0)
     return r;
-  page_order_claim (&d->order, &claim, span_first_page (s), span_pages (s));
+  device_claim (d, &claim, span_first_page (s), n);
   r = fill_slots (d, s, slots, deadline_ns);
   if (r < 0) {
     page_order_release (&d->order, &claim);
-    slot_pool_put_back (d->slots, slots, span_pages (s));
+    slot_pool_put_back (d->slots, slots, n);
     return r;
   }
-  remote = write_to_donor (d, s, slots, deadline_ns, &home);
-  return commit_span (d, s, slots, &claim, remote ? &home : NULL);
+  device_count (&d->counters.written, n);
+  if (device_send (d, &claim, slots, deadline_ns))
+    return 0;
+  return commit_locally (d, s, slots, &claim);
 }

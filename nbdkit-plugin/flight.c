@@ -40,6 +40,13 @@ flight_post (struct device *d, struct flight *f, enum fabric_type type,
     f->ops++;
 }
 
+bool
+flight_has_landed (const struct flight *f, int64_t until_ns)
+{
+  return f->ops == 0 ||
+    fabric_await (session_queue (f->home.session, f->lane->id), until_ns);
+}
+
 int
 flight_land (struct device *d, struct flight *f, int64_t deadline_ns)
 {

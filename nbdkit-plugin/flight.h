@@ -29,6 +29,11 @@ bool flight_has_time (const struct device *d, int64_t deadline_ns);
 void flight_post (struct device *d, struct flight *f, enum fabric_type type,
                   void *local, uint64_t page, uint32_t n);
 
+/* Are all operations over by until_ns (0: now)?  Those that are not go
+ * on.
+ */
+bool flight_has_landed (const struct flight *f, int64_t until_ns);
+
 /* Wait for the operations, at most until deadline_ns; if anything failed
  * or was late the session ends.  0 or the error; op->status tells of
  * each.

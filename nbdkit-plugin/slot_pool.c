@@ -12,14 +12,14 @@ enum slot_state {
   SLOT_BEHIND,                  /* waits for its predecessor's write */
   SLOT_WRITING,
   SLOT_FAILED,                  /* not writable; the page's only copy */
-  SLOT_ENDED,                   /* done, but a reader still copies from it */
+  SLOT_ENDED,                   /* done, but still held */
 };
 
 struct slot {
   uint64_t page;
   struct slot_waiter *waiter;
   enum slot_state state;
-  uint32_t readers;
+  uint32_t readers;             /* and other holders */
   uint32_t epoch;
   uint32_t hash_next;           /* next in the index's bucket */
   uint32_t prev, next;          /* neighbours in its queue */
@@ -293,7 +293,7 @@ free_slot (struct slot_pool *p, uint32_t i)
   struct slot *s = &p->slots[i];
 
   if (s->readers > 0) {
-    s->state = SLOT_ENDED;      /* the last reader frees it */
+    s->state = SLOT_ENDED;      /* the last holder frees it */
     return;
   }
   s->state = SLOT_FREE;
@@ -309,6 +309,14 @@ slot_pool_put_back (struct slot_pool *p, const uint32_t *slots, uint32_t n)
   for (uint32_t i = 0; i < n; i++)
     free_slot (p, slots[i]);
   pthread_mutex_unlock (&p->lock);
+}
+
+void
+slot_pool_hold (struct slot_pool *p, const uint32_t *slots, uint32_t n)
+{
+  /* Nobody else knows of these slots. */
+  for (uint32_t i = 0; i < n; i++)
+    p->slots[slots[i]].readers++;
 }
 
 static void
@@ -431,7 +439,7 @@ slot_pool_commit (struct slot_pool *p, uint64_t first,
     pthread_cond_init (&w->done, NULL);
   }
   pthread_mutex_lock (&p->lock);
-  owed = p->owner.committed (p->owner.data, first, n, w != NULL) || !w;
+  owed = p->owner.committed (p->owner.data, first, n) || !w;
   for (uint32_t i = 0; i < n; i++)
     commit_one (p, first + i, slots[i], w, owed);
   pthread_mutex_unlock (&p->lock);

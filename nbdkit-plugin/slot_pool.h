@@ -1,12 +1,12 @@
 /* Slots: registered, page-aligned buffers that hold writes on their way
  * to the local copy, and the index of the newest slot of each page.
  *
- * The life of a slot: FREE, TAKEN by a worker that fills it and writes it
- * to a donor, then committed: it enters the index and waits for the local
- * copy (QUEUED, or BEHIND an earlier write of its page), WRITING, and
- * FREE again.  So a slot is released only when both its remote and its
- * local write have ended, and at most one local write of a page is in
- * flight.  A committed slot that is superseded before its write began is
+ * The life of a slot: FREE, TAKEN by a worker that fills it and begins
+ * to write it to a donor, then committed: it enters the index and waits for
+ * the local copy (QUEUED, or BEHIND an earlier write of its page), WRITING,
+ * and FREE again, once nobody holds it either, such as for the write to the
+ * donor.  So a slot is released only when both its remote and its local
+ * write have ended, and at most one local write of a page is in flight.  A committed slot that is superseded before its write began is
  * never written; its successor takes its place in the queue and its
  * obligation towards flushes.
  *
@@ -37,11 +37,11 @@ struct slot_waiter {
  * and what its owner says change together.
  */
 struct slot_pool_owner {
-  /* Slots are being committed as the content of n pages from `first` on,
-   * with a waiter or without.  True if the local copy of any is older than
+  /* Slots are being committed as the content of n pages from `first` on.
+   * True if the local copy of any is older than
    * what was acknowledged before.
    */
-  bool (*committed) (void *data, uint64_t first, uint32_t n, bool waited_for);
+  bool (*committed) (void *data, uint64_t first, uint32_t n);
   /* A committed slot whose local write failed for good: true if the page
    * has another good copy; then the slot may go.
    */
@@ -69,6 +69,11 @@ int slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots);
 /* Return slots that were taken and not committed. */
 void slot_pool_put_back (struct slot_pool *p, const uint32_t *slots,
                          uint32_t n);
+
+/* Keep slots that were taken, and will be committed, from being reused
+ * until slot_pool_release.
+ */
+void slot_pool_hold (struct slot_pool *p, const uint32_t *slots, uint32_t n);
 
 /* Make taken slots the newest content of n pages from `first` on.  With a
  * waiter, slot_pool_wait waits for these very slots; they go to the local

@@ -45,6 +45,8 @@ struct run {
 struct write_behind {
   struct slot_pool *pool;
   struct backing *backing;
+  void (*settle) (void *data, uint64_t first, uint32_t n);
+  void *data;
   pthread_t thread;
   bool started;
   _Atomic uint64_t errors;
@@ -84,12 +86,14 @@ write_again (struct write_behind *w, const uint32_t *slots, uint32_t n,
 }
 
 static void
-note_written (struct write_behind *w, const uint32_t *slots, uint32_t n,
-              int error)
+note_written (struct write_behind *w, const struct run *run, uint32_t i,
+              uint32_t n, int error)
 {
-  if (error < 0)
+  if (error < 0) {
     atomic_fetch_add (&w->errors, 1);
-  slot_pool_written (w->pool, slots, n, error);
+    w->settle (w->data, run->first + i, n);
+  }
+  slot_pool_written (w->pool, run->slots + i, n, error);
 }
 
 /* The run has failed with this error: one bad page must not keep its
@@ -106,10 +110,10 @@ write_pages (struct write_behind *w, const struct run *run, int error,
     int r = write_again (w, run->slots + i, 1, run->first + i);
 
     bad = r < 0 ? bad + 1 : 0;
-    note_written (w, run->slots + i, 1, r);
+    note_written (w, run, i, 1, r);
   }
   if (i < run->n)
-    note_written (w, run->slots + i, run->n - i, error);
+    note_written (w, run, i, run->n - i, error);
 }
 
 /* Errors are rare, so their writes need not be in flight together. */
@@ -124,7 +128,7 @@ end_run (struct write_behind *w, struct run *run, int64_t until_ns)
   if (r < 0 && run->n > 1)
     write_pages (w, run, r, until_ns);
   else
-    note_written (w, run->slots, run->n, r);
+    note_written (w, run, 0, run->n, r);
 }
 
 static void
@@ -236,7 +240,9 @@ allocate (struct write_behind *w)
 }
 
 struct write_behind *
-write_behind_start (struct slot_pool *pool, struct backing *backing)
+write_behind_start (struct slot_pool *pool, struct backing *backing,
+                    void (*settle) (void *data, uint64_t first, uint32_t n),
+                    void *data)
 {
   struct write_behind *w = calloc (1, sizeof *w);
   int r;
@@ -245,6 +251,8 @@ write_behind_start (struct slot_pool *pool, struct backing *backing)
     return NULL;
   w->pool = pool;
   w->backing = backing;
+  w->settle = settle;
+  w->data = data;
   r = allocate (w);
   if (r == 0)
     r = start_thread (w);

@@ -9,9 +9,14 @@ struct backing;
 struct slot_pool;
 struct write_behind;
 
-/* Start the writers.  NULL with errno set if a thread cannot be had. */
-struct write_behind *write_behind_start (struct slot_pool *pool,
-                                         struct backing *backing);
+/* Start the writers.  settle is called, from any of them, for pages that
+ * could not be written, and returns once it is decided whether they have
+ * another copy.  NULL with errno set if a thread cannot be had.
+ */
+struct write_behind *
+write_behind_start (struct slot_pool *pool, struct backing *backing,
+                    void (*settle) (void *data, uint64_t first, uint32_t n),
+                    void *data);
 /* Write what is left, stop the pool, join the threads. */
 void write_behind_stop (struct write_behind *w);
 /* Stop if need be, and free.  NULL is allowed. */

@@ -14,8 +14,8 @@ import time
 from infiniswap import (KIB, PAGE, PLUGIN, SLAB, case, check, main, map_all,
                         nbdkit_env)
 
-LIMITS = {"a 4K read": 1750, "a 4K write": 2100, "a 128K read": 4900,
-          "a 128K write": 13700}
+LIMITS = {"a 4K read": 1750, "a 4K write": 2680, "a 128K read": 4900,
+          "a 128K write": 16200}
 N = 2000
 
 

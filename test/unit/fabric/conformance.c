@@ -735,6 +735,33 @@ START_TEST (test_two_queues_at_once)
 }
 END_TEST
 
+/* Looked at now and then, as by who has other things to do. */
+START_TEST (test_await)
+{
+  struct fabric_op op;
+  struct ends e;
+  struct lane l;
+
+  ends_open (&e);
+  lane_open (&e, &l);
+  for (int i = 0; i < 100; i++) {
+    op = ends_op (&e, i % 2 ? FABRIC_READ : FABRIC_WRITE, 0, 0, 4096);
+    fill_random (i % 2 ? e.memory : e.local, 4096);
+    ck_assert_int_eq (fabric_queue_post (l.queue, &op), 0);
+    if (i < 50)
+      ck_assert (fabric_await (l.queue,
+                               fabric_now_ns () + ENDS_PATIENCE_NS));
+    else
+      while (!fabric_await (l.queue, 0))
+        ;
+    ck_assert (op.done && op.status == 0);
+    ck_assert_mem_eq (e.memory, e.local, 4096);
+  }
+  lane_close (&l);
+  ends_close (&e);
+}
+END_TEST
+
 START_TEST (test_broken_queue)
 {
   struct fabric_op op;
@@ -983,6 +1010,7 @@ add_ending_tests (TCase *t)
 {
   tcase_add_test (t, test_nothing_to_wait_for);
   tcase_add_test (t, test_two_queues_at_once);
+  tcase_add_test (t, test_await);
   tcase_add_loop_test (t, test_broken_queue, 0, 2);
   tcase_add_test (t, test_break_from_another_thread);
   tcase_add_test (t, test_service_end);

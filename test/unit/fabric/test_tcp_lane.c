@@ -556,6 +556,67 @@ START_TEST (test_wait_without_time)
 }
 END_TEST
 
+/* What is not done in time is done later. */
+START_TEST (test_await_ends_nothing)
+{
+  struct wire_tcp_response response = make_response (0, TCP_OK, 0);
+  struct fabric_op op = ends_op (&e, FABRIC_WRITE, 0, 0, 4096);
+  int64_t until_ns;
+  int fd;
+  struct fabric_queue *q = open_queue (&fd);
+
+  ck_assert (fabric_await (q, 0));
+  ck_assert_int_eq (fabric_queue_post (q, &op), 0);
+  ck_assert (!fabric_await (q, 0));
+  until_ns = fabric_now_ns () + 100000000;
+  ck_assert (!fabric_await (q, until_ns));
+  ck_assert_int_ge (fabric_now_ns (), until_ns);
+  ck_assert (!op.done);
+
+  send (fd, &response, sizeof response, MSG_NOSIGNAL);
+  ck_assert (fabric_await (q, fabric_now_ns () + ENDS_PATIENCE_NS));
+  ck_assert (op.done);
+  ck_assert_int_eq (op.status, 0);
+  close_queue (q, fd);
+}
+END_TEST
+
+struct trickle {
+  pthread_t thread;
+  int fd;
+  struct wire_tcp_response response;
+};
+
+static void *
+send_slowly (void *arg)
+{
+  struct trickle *t = arg;
+
+  for (size_t i = 0; i < sizeof t->response; i++) {
+    send (t->fd, (uint8_t *) &t->response + i, 1, MSG_NOSIGNAL);
+    usleep (12000);
+  }
+  return NULL;
+}
+
+/* A byte now and then does not make the wait longer. */
+START_TEST (test_wait_for_a_slow_peer)
+{
+  struct trickle trickle = { .response = make_response (0, TCP_OK, 4096) };
+  struct fabric_op op = ends_op (&e, FABRIC_READ, 0, 0, 4096);
+  struct fabric_queue *q = open_queue (&trickle.fd);
+  int64_t deadline_ns;
+
+  ck_assert_int_eq (fabric_queue_post (q, &op), 0);
+  pthread_create (&trickle.thread, NULL, send_slowly, &trickle);
+  deadline_ns = fabric_now_ns () + 100000000;
+  ck_assert_int_eq (fabric_wait (&q, 1, deadline_ns), -ETIMEDOUT);
+  ck_assert_int_le (fabric_now_ns () - deadline_ns, INT64_C (100000000));
+  pthread_join (trickle.thread, NULL);
+  close_queue (q, trickle.fd);
+}
+END_TEST
+
 START_TEST (test_one_of_two_times_out)
 {
   struct fabric_op good = ends_op (&e, FABRIC_WRITE, 0, 0, 4096);
@@ -796,6 +857,8 @@ add_queue_tests (TCase *t)
   tcase_add_test (t, test_wait_times_out);
   tcase_add_test (t, test_wait_without_time);
   tcase_add_test (t, test_one_of_two_times_out);
+  tcase_add_test (t, test_await_ends_nothing);
+  tcase_add_test (t, test_wait_for_a_slow_peer);
   tcase_add_test (t, test_post_never_blocks);
   tcase_add_test (t, test_late_responses);
   tcase_add_loop_test (t, test_waiter_is_woken, 0, 2);

@@ -8,6 +8,7 @@
 
 #include "conf/state_socket.h"
 #include "fake_disk.h"
+#include "nbdkit-plugin/device_parts.h"
 #include "scratch.h"
 
 struct rig_params
@@ -168,9 +169,16 @@ rig_expect (struct rig *r, uint64_t page, int fill)
   ck_assert_mem_eq (buf, want, PAGE);
 }
 
+void
+rig_settle (struct rig *r)
+{
+  device_settle_pages (r->device, 0, UINT64_MAX);
+}
+
 uint64_t
 rig_written_donors (struct rig *r)
 {
+  rig_settle (r);
   return atomic_load (&r->device->counters.written_donors);
 }
 

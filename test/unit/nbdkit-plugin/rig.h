@@ -74,7 +74,12 @@ void rig_lose_donors (struct rig *r);
 void rig_write (struct rig *r, uint64_t page, int fill);
 void rig_expect (struct rig *r, uint64_t page, int fill);
 
-/* Pages that the donors wrote or gave. */
+/* Wait until nothing is on its way to a donor. */
+void rig_settle (struct rig *r);
+
+/* Pages that the donors wrote, once those on their way are there, or
+ * gave.
+ */
 uint64_t rig_written_donors (struct rig *r);
 uint64_t rig_read_donors (struct rig *r);
 

@@ -305,6 +305,50 @@ START_TEST (a_bad_page_does_not_keep_its_neighbours_off_the_disk)
 }
 END_TEST
 
+static struct fake_fate
+hold (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  (void) op;
+  return (struct fake_fate) { .delay_ns = FAKE_HELD };
+}
+
+/* Whether a page that the disk refuses has another copy is known when its
+ * donor has answered; until then its slot has neither failed nor gone.
+ */
+START_TEST (a_page_that_the_disk_refuses_waits_for_its_donor)
+{
+  struct slot_pool_stats stats;
+
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  rig_settle (&rig);
+  fake_donor_decide (rig.donors[0], hold, NULL);
+  fake_disk_fail (0, PAGE, false);
+  rig_write (&rig, 0, 'b');
+  while (write_behind_errors (rig.device->writers) == 0)
+    usleep (500);
+  rig_expect (&rig, 0, 'b');
+  slot_pool_stats (rig.device->slots, &stats);
+  ck_assert_uint_eq (stats.failed, 0);
+  ck_assert_uint_eq (stats.in_use, 1);
+
+  fake_donor_decide (rig.donors[0], NULL, NULL);
+  fake_donor_release (rig.donors[0], false);
+  while (stats.in_use > 0) {
+    usleep (500);
+    slot_pool_stats (rig.device->slots, &stats);
+    ck_assert_uint_eq (stats.failed, 0);
+  }
+  ck_assert_uint_eq (slab_table_remote_only (rig.device->slabs), 1);
+  rig_expect (&rig, 0, 'b');
+  fake_disk_mend ();
+  stop ();
+}
+END_TEST
+
 START_TEST (a_page_lost_with_its_donor_is_an_error_until_rewritten)
 {
   start ();
@@ -426,14 +470,6 @@ read_8 (void *data)
   ck_assert_int_eq (device_read (rig.device, r->buf, sizeof r->buf, 0), 0);
 }
 
-static struct fake_fate
-hold (void *data, const struct fabric_op *op)
-{
-  (void) data;
-  (void) op;
-  return (struct fake_fate) { .delay_ns = FAKE_HELD };
-}
-
 /* Every second page is with the donor: four operations in one request. */
 START_TEST (operations_may_complete_in_any_order)
 {
@@ -445,6 +481,7 @@ START_TEST (operations_may_complete_in_any_order)
   for (int i = 0; i < 8; i++)
     rig_write (&rig, i, 'a' + i);
   ck_assert_int_eq (device_flush (rig.device), 0);
+  rig_settle (&rig);
   for (int i = 1; i < 8; i += 2)
     ck_assert_int_eq (device_zero (rig.device, PAGE, i * PAGE), 0);
   fake_donor_decide (rig.donors[0], hold, NULL);
@@ -532,6 +569,8 @@ main (void)
   tcase_add_test (c, a_failing_disk_fails_writes_of_unmapped_pages);
   tcase_add_test (c, a_page_the_disk_refuses_is_served_by_its_donor);
   tcase_add_test (c, a_bad_page_does_not_keep_its_neighbours_off_the_disk);
+  tcase_add_test (c,
+                  a_page_that_the_disk_refuses_waits_for_its_donor);
   tcase_add_test (c, a_page_lost_with_its_donor_is_an_error_until_rewritten);
   tcase_add_test (c, a_failed_write_does_not_bring_back_what_was_zeroed);
   tcase_add_test (c, a_slot_the_disk_refuses_outlives_the_donor);

@@ -27,12 +27,11 @@ static atomic_bool failing;
 static _Atomic uint64_t failures, kept;
 
 static bool
-committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+committed (void *data, uint64_t first, uint32_t n)
 {
   (void) data;
   (void) first;
   (void) n;
-  (void) waited_for;
   return false;
 }
 

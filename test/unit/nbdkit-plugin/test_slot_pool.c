@@ -17,12 +17,11 @@ static bool donor_has_it;       /* what has_other_copy says */
 static bool local_is_old;       /* what committed says */
 
 static bool
-committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+committed (void *data, uint64_t first, uint32_t n)
 {
   (void) data;
   (void) first;
   (void) n;
-  (void) waited_for;
   return local_is_old;
 }
 
@@ -443,6 +442,25 @@ START_TEST (a_reader_keeps_a_slot_from_reuse)
     ck_assert_uint_ne (more[i], a);
   slot_pool_release (pool, &read, 1);
   ck_assert_uint_eq (take (), a);
+}
+END_TEST
+
+/* For the write to a donor, which may last longer than that to the disk. */
+START_TEST (a_slot_is_held_from_before_its_commit)
+{
+  uint32_t a = take (), slots[SLOTS / 2];
+
+  slot_pool_hold (pool, &a, 1);
+  slot_pool_commit (pool, 5, &a, 1, NULL);
+  write_through (a, 5);
+  ck_assert_uint_eq (find (5), SLOT_NONE);
+  ck_assert_uint_eq (stats ().in_use, 1);
+  ck_assert_int_eq (slot_pool_take (pool, SLOTS / 2, slots), 0);
+  for (int i = 0; i < SLOTS / 2; i++)
+    ck_assert_uint_ne (slots[i], a);
+  slot_pool_put_back (pool, slots, SLOTS / 2);
+  slot_pool_release (pool, &a, 1);
+  assert_empty ();
 }
 END_TEST
 
@@ -943,6 +961,7 @@ main (void)
   tcase_add_test (c, a_dropped_write_may_fail);
   tcase_add_test (c, a_waiter_is_told_of_a_dropped_write);
   tcase_add_test (c, a_reader_keeps_a_slot_from_reuse);
+  tcase_add_test (c, a_slot_is_held_from_before_its_commit);
   tcase_add_test (c, a_reader_keeps_a_superseded_slot);
   tcase_add_test (c, take_waits_for_a_write);
   tcase_add_test (c, take_fails_when_failed_slots_fill_the_pool);

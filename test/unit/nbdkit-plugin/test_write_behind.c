@@ -21,9 +21,9 @@ static struct write_behind *writer;
 static char *memory;
 
 static bool
-committed (void *data, uint64_t first, uint32_t n, bool waited_for)
+committed (void *data, uint64_t first, uint32_t n)
 {
-  (void) data, (void) first, (void) n, (void) waited_for;
+  (void) data, (void) first, (void) n;
   return false;
 }
 
@@ -48,12 +48,18 @@ setup (void)
   ck_assert_ptr_nonnull (backing);
 }
 
+static void
+settle (void *data, uint64_t first, uint32_t n)
+{
+  (void) data, (void) first, (void) n;
+}
+
 /* With the queue as in the kernel, by threads, or refused. */
 static void
 start (enum fake_aio aio)
 {
   fake_aio_be (aio);
-  writer = write_behind_start (pool, backing);
+  writer = write_behind_start (pool, backing, settle, NULL);
   ck_assert_ptr_nonnull (writer);
 }
 
