@@ -17,7 +17,7 @@ enum { PATIENCE_NS = 25000000 };
 /* How long what nobody waits for may stay in the air although it could
  * land.
  */
-enum { LOOK_NS = 1000000 };
+enum { LOOK_NS = 10000000 };
 
 enum { STACK_BYTES = 64 << 10 }; /* locked memory, so small */
 
