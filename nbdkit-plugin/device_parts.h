@@ -47,6 +47,8 @@ bool device_send (struct device *d, struct page_claim *claim,
  */
 void device_claim (struct device *d, struct page_claim *claim,
                    uint64_t first, uint64_t n);
+/* True if some of these pages have landed just now. */
+bool device_land_pages (struct device *d, uint64_t first, uint64_t n);
 /* Wait until nothing is being sent of these pages, or written by anyone. */
 void device_settle_pages (struct device *d, uint64_t first, uint64_t n);
 

@@ -215,8 +215,8 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
 }
 
 /* How many of n pages that were said to be on the local copy are there for
- * certain: since then they may have got a slot, and even have left it again
- * for a donor alone.
+ * certain, and nowhere else: since then they may have got a slot, and even
+ * have left it again for a donor alone; or they were in the air.
  */
 static uint32_t
 count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
@@ -225,7 +225,7 @@ count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
   uint32_t clear = slot_pool_clear_run (d->slots, page, n), on_disk;
   enum page_source source;
 
-  if (clear == 0)
+  if (clear == 0 || (use_donor && device_land_pages (d, page, clear)))
     return 0;
   source = slab_table_route (d->slabs, page, clear, use_donor, &on_disk,
                              &home);

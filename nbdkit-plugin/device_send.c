@@ -119,6 +119,17 @@ device_claim (struct device *d, struct page_claim *claim, uint64_t first,
   page_order_claim (&d->order, claim, first, n);
 }
 
+bool
+device_land_pages (struct device *d, uint64_t first, uint64_t n)
+{
+  struct lane *lane = lane_pool_recall (&d->lanes, first, n);
+
+  if (!lane || !land (d, lane, 0))
+    return false;
+  lane_pool_put (&d->lanes, lane);
+  return true;
+}
+
 void
 device_settle_pages (struct device *d, uint64_t first, uint64_t n)
 {

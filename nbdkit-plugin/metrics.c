@@ -161,8 +161,8 @@ add_pages (struct exposition *e, const struct device *d)
   exposition_sample (e, atomic_load (&c->read_zero), "source", "zero", NULL);
   exposition_family (e, EXPOSITION_COUNTER,
                      "infiniswap_device_pages_written_total",
-                     "Pages written, by what their acknowledgement waited "
-                     "for.");
+                     "Pages written, by where they went: a donor and the "
+                     "local copy, or that alone.");
   exposition_sample (e, atomic_load (&c->written_donors), "destination",
                      "donor", NULL);
   exposition_sample (e, atomic_load (&c->written_disk), "destination",

@@ -57,6 +57,24 @@ START_TEST (a_written_slab_is_mapped_and_served_by_its_donor)
 }
 END_TEST
 
+/* As soon as the local copy has it, too, although nobody has waited for the
+ * donor.
+ */
+START_TEST (a_written_page_is_read_from_its_donor)
+{
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  for (int i = 1; i <= 20; i++) {
+    rig_write (&rig, i, 'b');
+    ck_assert_int_eq (device_flush (rig.device), 0);
+    rig_expect (&rig, i, 'b');
+    ck_assert_uint_eq (rig_read_donors (&rig), i);
+  }
+  stop ();
+}
+END_TEST
+
 START_TEST (without_donors_the_local_copy_serves)
 {
   start_alone ();
@@ -559,6 +577,7 @@ main (void)
 
   tcase_add_checked_fixture (c, scratch_setup, scratch_teardown);
   tcase_add_test (c, a_written_slab_is_mapped_and_served_by_its_donor);
+  tcase_add_test (c, a_written_page_is_read_from_its_donor);
   tcase_add_test (c, without_donors_the_local_copy_serves);
   tcase_add_test (c, a_request_over_slab_edges_is_joined);
   tcase_add_test (c, a_part_of_a_page_is_merged_into_it);
