@@ -42,6 +42,7 @@ endif
 .PHONY: all deps demo check check-unit check-integration check-vm check-slow \
   check-fresh check-asan check-tsan check-valgrind chaos chaos-vm plot-squeeze \
   bench bench-vm bench-writer bench-apps bench-memcached bench-costs \
+  bench-stages \
   install deb clean help
 
 all:
@@ -198,6 +199,9 @@ bench-memcached: deps all $(TOOLS)
 bench-costs: deps all
 	test/bench/costs
 
+bench-stages: deps all
+	test/bench/stages
+
 # What test/bench/bench.py and the benchmarks say they take.
 BENCH_VARIABLES = ROUNDS SECONDS DEPTHS CONNECTIONS PATTERNS THREADS MIB \
   APPS PERCENT CONTENDERS
@@ -322,6 +326,7 @@ help:
 	@echo 'make bench-apps         programs that swap to each, in the same VM'
 	@echo 'make bench-memcached    what lending costs a memcached of the node'
 	@echo 'make bench-costs        what must not grow with device and donors'
+	@echo 'make bench-stages       where the instructions of a 4K page go'
 	@echo 'make check-fresh        README from nothing: a new Debian root'
 	@echo 'make check-asan         unit and integration, ASan and UBSan'
 	@echo 'make check-tsan         the same, ThreadSanitizer'

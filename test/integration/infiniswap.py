@@ -175,6 +175,16 @@ def map_all(b, h):
     b.wait_mapped(slabs)
 
 
+def wait_landed(b):
+    """Until each page written is known to be where it went: a write does
+    not wait for that."""
+    def landed():
+        c = b.counters()
+        return (c["pages_written"] ==
+                c["pages_written_donors"] + c["pages_written_disk"])
+    wait_until(landed, 10, "each page written went somewhere")
+
+
 class Process:
     """A program under test.  Its stderr is kept, line by line."""
 

@@ -20,24 +20,35 @@ N = 2000
 
 
 def instructions(path):
-    """Of the plugin itself, in what callgrind has dumped."""
-    ours, total, object_is_ours, call = {}, 0, False, False
+    """Of each program or library and source file, (object, file), without
+    their folders, in what callgrind has dumped: of that itself and of
+    nothing that it calls."""
+    names, at, total, call = {}, {"ob": "", "fl": ""}, {}, False
     with open(path, encoding="utf-8") as f:
         for line in f:
-            ob = re.match(r"(c?)ob=\((\d+)\)(?: (.*))?", line)
-            if ob:              # "cob" is of the callee that comes next
-                if ob[3]:
-                    ours[ob[2]] = (os.path.basename(ob[3]) ==
-                                   os.path.basename(PLUGIN))
-                if not ob[1]:
-                    object_is_ours = ours[ob[2]]
+            # "cob" and "cfi" are of the callee that comes next, "fi" and
+            # "fe" of a function that was put into another.
+            name = re.match(r"(c?)(ob|f[ile])=\((\d+)\)(?: (.*))?", line)
+            if name:
+                kind = "ob" if name[2] == "ob" else "fl"
+                if name[4]:
+                    names[kind, name[3]] = os.path.basename(name[4])
+                if not name[1]:
+                    at[kind] = names[kind, name[3]]
             elif line.startswith("calls="):
                 call = True     # the next line is what the callee cost
             elif re.match(r"[+*\-\d]", line):
-                if object_is_ours and not call:
-                    total += int(line.split()[1])
+                if not call:
+                    key = at["ob"], at["fl"]
+                    total[key] = total.get(key, 0) + int(line.split()[1])
                 call = False
     return total
+
+
+def of_plugin(counts):
+    """What of these are of the plugin."""
+    return sum(n for (of, _), n in counts.items()
+               if of == os.path.basename(PLUGIN))
 
 
 class Counted:
@@ -69,8 +80,9 @@ class Counted:
         self.dumps += 1
         return instructions(f"{self.out}.{self.dumps}"), seconds
 
-    def count(self, task, n):
-        """What task(i) costs on average of n, and the seconds of all n."""
+    def parts(self, task, n):
+        """What n times task(i) cost, as `instructions` tells, and the
+        seconds."""
         def work():
             for i in range(n):
                 task(i)
@@ -79,13 +91,18 @@ class Counted:
         for i in range(10):
             task(i)
         self.handle.flush()
-        total, seconds = self._dump(work)
-        return total / n, seconds
+        return self._dump(work)
+
+    def count(self, task, n):
+        """What task(i) costs the plugin on average of n, and the seconds of
+        all n."""
+        counts, seconds = self.parts(task, n)
+        return of_plugin(counts) / n, seconds
 
     def idle(self, seconds):
         """What a second costs in which nothing is asked."""
-        total, seconds = self._dump(lambda: time.sleep(seconds))
-        return total / seconds
+        counts, seconds = self._dump(lambda: time.sleep(seconds))
+        return of_plugin(counts) / seconds
 
 
 @case

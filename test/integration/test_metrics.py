@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 from infiniswap import (DONOR, PAGE, SLOWDOWN, TOP, WRAPPER, Skip, case, equal,
-                        check, main, map_all, run, wait_until)
+                        check, main, map_all, run, wait_landed, wait_until)
 
 ALERTS = os.path.join(TOP, "conf/monitoring/infiniswap-alerts.yml")
 DASHBOARD = os.path.join(TOP, "conf/monitoring/grafana-infiniswap.json")
@@ -107,7 +107,8 @@ def promtool_finds_faults(box):
 @case
 def device_counts(box):
     """the device's metrics and its status tell of the requests made"""
-    d, b, h = pair(box)
+    _, b, h = pair(box)
+    wait_landed(b)
     before = metrics_of(b)
     for i in range(50):
         h.pwrite(b"x" * PAGE, i * PAGE)
@@ -115,6 +116,7 @@ def device_counts(box):
     h.trim(PAGE, 1000 * PAGE)
     h.pread(PAGE, 1000 * PAGE)
     h.flush()
+    wait_landed(b)
     after = metrics_of(b)
 
     def grown(name, **labels):
