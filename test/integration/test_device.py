@@ -193,7 +193,8 @@ def advertised(box):
     if not shutil.which("nbdinfo"):
         raise Skip("no nbdinfo")
     b = box.borrower(box.donors(1))
-    status, text, error = run(["nbdinfo", "--json", b.uri])
+    # Where file(1) is missing, nbdinfo shows what its memory holds as content.
+    status, text, error = run(["nbdinfo", "--json", "--no-content", b.uri])
     check(status == 0, error)
     export = json.loads(text)["exports"][0]
     want = {
