@@ -40,6 +40,8 @@ const char config_help[] =
   "lanes=N                 remote requests in flight at once (default 8)\n"
   "write-behind=SIZE       memory for writes not yet on the local copy\n"
   "                        (default 64M)\n"
+  "write-delay=DURATION    longest such a write waits for others (default\n"
+  "                        5s; 0: none does)\n"
   "deadline=DURATION       longest a request waits on donors (default 2s)\n"
   "lock=require|try|no     lock memory and set PR_SET_IO_FLUSHER (default\n"
   "                        try)\n"
@@ -55,7 +57,8 @@ config_init (struct config *c)
   *c = (struct config) {
     .slab_size_bytes = 1024 * MIB, .hot_slab = 20, .smoothing = 0.2,
     .probes = 2, .max_slabs_per_donor = UINT64_MAX, .lanes = 8,
-    .write_behind_bytes = 64 * MIB, .deadline_ns = 2000 * MS,
+    .write_behind_bytes = 64 * MIB, .write_delay_ns = 5000 * MS,
+    .deadline_ns = 2000 * MS,
     .resolve_interval_ns = 30000 * MS,
     .lock = MEMORY_LOCK_TRY,
   };
@@ -308,6 +311,13 @@ set_write_behind (struct config *c, const char *key, const char *value)
 }
 
 static int
+set_write_delay (struct config *c, const char *key, const char *value)
+{
+  return set_duration (key, value, 0, 60000 * MS,
+                       "a duration of at most 60s", &c->write_delay_ns);
+}
+
+static int
 set_deadline (struct config *c, const char *key, const char *value)
 {
   return set_duration (key, value, 100 * MS, 20000 * MS,
@@ -360,6 +370,7 @@ static const struct {
   { "max-slabs-per-donor", set_max_slabs },
   { "lanes", set_lanes },
   { "write-behind", set_write_behind },
+  { "write-delay", set_write_delay },
   { "deadline", set_deadline },
   { "lock", set_lock },
   { "state", set_state },
@@ -474,6 +485,8 @@ config_strings (const struct config *c)
     add_number (s, "max-slabs-per-donor", c->max_slabs_per_donor);
   add_number (s, "lanes", c->lanes);
   add_bytes (s, "write-behind", c->write_behind_bytes);
+  add (s, "write-delay",
+       g_strdup (units_format_duration (c->write_delay_ns, text)));
   add (s, "deadline",
        g_strdup (units_format_duration (c->deadline_ns, text)));
   add (s, "lock", g_strdup (memory_lock_mode_name (c->lock)));

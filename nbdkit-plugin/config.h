@@ -22,6 +22,7 @@ struct config {
   double hot_slab, cold_slab, smoothing;
   uint64_t probes, max_slabs_per_donor, lanes;
   uint64_t write_behind_bytes;
+  int64_t write_delay_ns;
   int64_t deadline_ns;
   enum memory_lock_mode lock;
   char *state, *metrics;

@@ -65,7 +65,7 @@ allocate (struct device *d)
       .cold_pages_per_second = p->cold_slab,
       .drained = p->wake, .data = p->data,
     });
-  d->slots = slot_pool_new (memory, slots,
+  d->slots = slot_pool_new (memory, slots, p->write_delay_ns,
                             (struct slot_pool_owner) {
                               committed, has_other_copy, d });
   if (!d->slabs || !d->slots ||

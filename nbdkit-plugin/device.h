@@ -49,6 +49,7 @@ struct device_params {
   double smoothing, hot_slab, cold_slab;
   unsigned lanes;
   uint64_t write_behind_bytes;
+  int64_t write_delay_ns;
   int64_t deadline_ns;
   struct backing *backing;      /* stays the caller's */
   /* From any thread: a slab became hot or drained, see to it.  Must not

@@ -129,6 +129,7 @@ start_device (void)
     .smoothing = config.smoothing, .hot_slab = config.hot_slab,
     .cold_slab = config.cold_slab, .lanes = config.lanes,
     .write_behind_bytes = config.write_behind_bytes,
+    .write_delay_ns = config.write_delay_ns,
     .deadline_ns = config.deadline_ns, .backing = backing,
     .wake = mapper_wake, .data = mapper,
   };

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "nbdkit-plugin/drain.h"
+
 enum slot_state {
   SLOT_FREE,
   SLOT_TAKEN,
@@ -21,6 +23,7 @@ struct slot {
   enum slot_state state;
   uint32_t readers;             /* and other holders */
   uint32_t epoch;
+  int64_t since_ns;             /* when its place in the queue was taken */
   uint32_t hash_next;           /* next in the index's bucket */
   uint32_t prev, next;          /* neighbours in its queue */
   uint32_t predecessor, successor; /* of the same page, older and newer */
@@ -37,15 +40,12 @@ struct queue {
 /* Flushes outstanding at once that are told apart; further ones share. */
 enum { EPOCHS = 64 };
 
-/* How long a flush may take: the kernel's nbd time-out is 30 s. */
-enum { DRAIN_SECONDS = 10, LIMIT_MIN = 1024, RETRY_SECONDS = 1 };
-
 /* Waking a writer costs more than all else that a write does here, so one
  * that runs out of work looks again after a nap before it sleeps.  While
- * one naps, others are woken only for who waits or when so many slots are
+ * one naps, others are woken only for who waits or when many slots are
  * queued.
  */
-enum { NS_PER_S = 1000000000, NAP_NS = 1000000, BACKLOG = 64 };
+enum { NS_PER_S = 1000000000, NAP_NS = 1000000, RETRY_NS = NS_PER_S };
 
 struct slot_pool {
   char *memory;                 /* constant, like n and owner */
@@ -62,21 +62,28 @@ struct slot_pool {
   uint64_t *free_map;           /* a set bit is a free slot */
   uint32_t cursor;              /* word of free_map where to look next */
   uint32_t in_use, failed;
-  struct timespec retry_at;     /* when failed slots are tried again */
+  int64_t retry_ns;             /* when failed slots are tried again */
   struct queue urgent, normal;  /* urgent: someone waits */
   uint32_t queued;              /* slots in both */
+  int64_t newest_ns;            /* when the last slot was committed */
   uint32_t idle, calls;         /* writers that wait; those told to get up */
   bool napping;                 /* one of the idle gets up by itself */
-  uint32_t waiting;             /* threads that wait for writes to end */
+  uint32_t waiting;             /* threads that wait for writes to end, */
+  uint32_t hurrying;            /* and those of them that wait for any */
   uint32_t epoch;
   uint32_t pending[EPOCHS];     /* committed and not written, by epoch */
   bool stopped;
-
-  uint32_t limit;               /* most slots in use, from what drains */
-  uint32_t drained_pages;       /* in the current measuring window */
-  struct timespec window_start;
-  bool window_busy;             /* the queues were never empty in it */
+  struct drain drain;
 };
+
+static int64_t
+now_ns (clockid_t clock)
+{
+  struct timespec now;
+
+  clock_gettime (clock, &now);
+  return now.tv_sec * (int64_t) NS_PER_S + now.tv_nsec;
+}
 
 static uint64_t
 hash (uint64_t page)
@@ -152,7 +159,7 @@ queue_append (struct slot_pool *p, struct queue *q, uint32_t i)
   q->tail = i;
   p->queued++;
   if (q == &p->urgent || !is_attended (p) ||
-      (p->queued >= BACKLOG && p->calls == 0))
+      (p->calls == 0 && drain_is_full (&p->drain, p->queued)))
     call_writer (p);
 }
 
@@ -188,8 +195,24 @@ begin_waiting (struct slot_pool *p)
     call_writer (p);
 }
 
+/* ... and slots are due at once. */
+static void
+begin_hurrying (struct slot_pool *p)
+{
+  p->hurrying++;
+  begin_waiting (p);
+}
+
+static void
+end_hurrying (struct slot_pool *p)
+{
+  p->waiting--;
+  p->hurrying--;
+}
+
 struct slot_pool *
-slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
+slot_pool_new (void *memory, uint32_t n, int64_t delay_ns,
+               struct slot_pool_owner owner)
 {
   struct slot_pool *p = calloc (1, sizeof *p);
   uint32_t buckets = 64;
@@ -201,7 +224,7 @@ slot_pool_new (void *memory, uint32_t n, struct slot_pool_owner owner)
     buckets *= 2;
   p->memory = memory;
   p->n = n;
-  p->limit = n;
+  drain_init (&p->drain, n, delay_ns);
   p->owner = owner;
   p->slots = calloc (n, sizeof *p->slots);
   p->buckets = malloc (buckets * sizeof *p->buckets);
@@ -266,14 +289,14 @@ slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots)
 
   assert (n <= p->n / 2);
   pthread_mutex_lock (&p->lock);
-  while (p->in_use + n > p->limit) {
-    if (p->failed + n > p->limit) {
+  while (p->in_use + n > p->drain.limit) {
+    if (p->failed + n > p->drain.limit) {
       r = -EIO;
       goto out;
     }
-    begin_waiting (p);
+    begin_hurrying (p);
     pthread_cond_wait (&p->freed, &p->lock);
-    p->waiting--;
+    end_hurrying (p);
   }
   p->in_use += n;
   for (uint32_t i = 0; i < n; i++) {
@@ -340,6 +363,7 @@ queue_replace (struct slot_pool *p, struct queue *q, uint32_t old,
   struct slot *o = &p->slots[old], *s = &p->slots[new];
 
   s->state = SLOT_QUEUED;
+  s->since_ns = o->since_ns;
   s->prev = o->prev;
   s->next = o->next;
   if (s->prev == SLOT_NONE)
@@ -406,6 +430,7 @@ commit_one (struct slot_pool *p, uint64_t page, uint32_t new,
   s->waiter = w;
   s->owed = owed;
   s->epoch = p->epoch;
+  s->since_ns = p->newest_ns;
   if (o && !is_fixed (o) && o->state != SLOT_FAILED)
     s->epoch = o->epoch;        /* with its place in that epoch's count */
   else
@@ -439,6 +464,7 @@ slot_pool_commit (struct slot_pool *p, uint64_t first,
     pthread_cond_init (&w->done, NULL);
   }
   pthread_mutex_lock (&p->lock);
+  p->newest_ns = now_ns (CLOCK_MONOTONIC_COARSE);
   owed = p->owner.committed (p->owner.data, first, n) || !w;
   for (uint32_t i = 0; i < n; i++)
     commit_one (p, first + i, slots[i], w, owed);
@@ -582,20 +608,7 @@ begin_writing (struct slot_pool *p, uint32_t i)
 static void
 set_retry_time (struct slot_pool *p)
 {
-  clock_gettime (CLOCK_MONOTONIC, &p->retry_at);
-  p->retry_at.tv_sec += RETRY_SECONDS;
-}
-
-static bool
-is_retry_time (const struct slot_pool *p)
-{
-  struct timespec now;
-
-  if (p->failed == 0 || p->stopped)
-    return false;
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return now.tv_sec > p->retry_at.tv_sec ||
-    (now.tv_sec == p->retry_at.tv_sec && now.tv_nsec >= p->retry_at.tv_nsec);
+  p->retry_ns = now_ns (CLOCK_MONOTONIC) + RETRY_NS;
 }
 
 static void
@@ -613,7 +626,8 @@ requeue_failed (struct slot_pool *p)
 static void
 retry_failed (struct slot_pool *p)
 {
-  if (is_retry_time (p))
+  if (p->failed > 0 && !p->stopped &&
+      now_ns (CLOCK_MONOTONIC) >= p->retry_ns)
     requeue_failed (p);
 }
 
@@ -632,11 +646,11 @@ slot_pool_flush (struct slot_pool *p)
     p->epoch++;
   while (p->calls < p->idle && p->queued > 0)
     call_writer (p);
-  begin_waiting (p);
+  begin_hurrying (p);
   while ((int32_t) (oldest_epoch (p) - mine) <= 0 &&
          (oldest_epoch (p) != p->epoch || p->pending[p->epoch % EPOCHS] > 0))
     pthread_cond_wait (&p->drained, &p->lock);
-  p->waiting--;
+  end_hurrying (p);
   r = p->failed > 0 ? -EIO : 0;
   pthread_mutex_unlock (&p->lock);
   return r;
@@ -651,53 +665,84 @@ slot_pool_retry (struct slot_pool *p)
   pthread_mutex_unlock (&p->lock);
 }
 
+/* Until there is work, or until then. */
 static void
-nap (struct slot_pool *p)
+sleep_until (struct slot_pool *p, int64_t until_ns)
 {
-  struct timespec until;
+  const struct timespec until = {
+    .tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S,
+  };
 
-  clock_gettime (CLOCK_MONOTONIC, &until);
-  until.tv_nsec += NAP_NS;
-  until.tv_sec += until.tv_nsec / NS_PER_S;
-  until.tv_nsec %= NS_PER_S;
-  p->napping = true;
   pthread_cond_timedwait (&p->work, &p->lock, &until);
+}
+
+static void
+nap (struct slot_pool *p, int64_t duration_ns)
+{
+  p->napping = true;
+  sleep_until (p, now_ns (CLOCK_MONOTONIC) + duration_ns);
   p->napping = false;
 }
 
-/* A writer that has just had work naps, if no other does. */
+/* A writer that has just had work, or will have some when it is due, naps,
+ * if no other does.
+ */
 static void
 wait_for_work (struct slot_pool *p, bool had_work)
 {
   p->idle++;
   if (had_work && !p->napping)
-    nap (p);
-  else if (p->failed == 0)
-    pthread_cond_wait (&p->work, &p->lock);
+    nap (p, NAP_NS);
+  else if (p->queued > 0 && !p->napping)
+    nap (p, drain_quiet_ns (&p->drain));
+  else if (p->failed > 0)
+    sleep_until (p, p->retry_ns);
   else
-    pthread_cond_timedwait (&p->work, &p->lock, &p->retry_at);
+    pthread_cond_wait (&p->work, &p->lock);
   p->idle--;
   if (p->calls > 0)
     p->calls--;
 }
 
-/* The run that is next, 0 if none is. */
+/* The queued slot whose turn it is, SLOT_NONE if none is due. */
+static uint32_t
+due_slot (struct slot_pool *p)
+{
+  uint32_t i = p->normal.head;
+
+  if (p->urgent.head != SLOT_NONE)
+    return p->urgent.head;
+  if (i == SLOT_NONE || p->stopped || p->hurrying > 0 ||
+      drain_is_due (&p->drain, p->queued, p->slots[i].since_ns, p->newest_ns,
+                    now_ns (CLOCK_MONOTONIC_COARSE)))
+    return i;
+  return SLOT_NONE;
+}
+
+/* The run that is next, 0 if none is: the slot whose turn it is among its
+ * neighbours.
+ */
 static uint32_t
 take_run (struct slot_pool *p, uint32_t max, uint32_t *slots,
           uint64_t *first)
 {
-  uint32_t n = 0, i;
+  uint32_t n = 0, i = due_slot (p), before;
 
-  i = p->urgent.head != SLOT_NONE ? p->urgent.head : p->normal.head;
-  if (i == SLOT_NONE) {
-    p->window_busy = false;
+  if (i == SLOT_NONE)
     return 0;
-  }
   *first = p->slots[i].page;
+  for (uint32_t back = 1; back < max && *first > 0; back++) {
+    before = queued_slot (p, *first - 1);
+    if (before == SLOT_NONE)
+      break;
+    i = before;
+    --*first;
+  }
   for (; n < max && i != SLOT_NONE; i = queued_slot (p, *first + n)) {
     begin_writing (p, i);
     slots[n++] = i;
   }
+  drain_begin (&p->drain, n, now_ns (CLOCK_MONOTONIC));
   return n;
 }
 
@@ -738,37 +783,11 @@ slot_pool_rest (struct slot_pool *p)
   bool rest;
 
   pthread_mutex_lock (&p->lock);
-  rest = p->queued == 0 && p->waiting == 0 && !p->napping;
+  rest = due_slot (p) == SLOT_NONE && p->waiting == 0 && !p->napping;
   if (rest)
     wait_for_work (p, true);
   pthread_mutex_unlock (&p->lock);
   return rest;
-}
-
-/* Bound the pool by what the local copy was seen to take in the time that
- * a flush may last.
- */
-static void
-measure (struct slot_pool *p, uint32_t pages)
-{
-  struct timespec now;
-  double seconds;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  seconds = now.tv_sec - p->window_start.tv_sec +
-    1e-9 * (now.tv_nsec - p->window_start.tv_nsec);
-  p->drained_pages += pages;
-  if (p->window_busy && seconds < 1)
-    return;
-  if (p->window_busy) {
-    double limit = p->drained_pages / seconds * DRAIN_SECONDS;
-    uint32_t least = LIMIT_MIN < p->n ? LIMIT_MIN : p->n;
-    p->limit = limit > p->n ? p->n : limit < least ? least : limit;
-    pthread_cond_broadcast (&p->freed);
-  }
-  p->window_start = now;
-  p->window_busy = true;
-  p->drained_pages = 0;
 }
 
 static void
@@ -836,8 +855,8 @@ slot_pool_written (struct slot_pool *p, const uint32_t *slots, uint32_t n,
   pthread_mutex_lock (&p->lock);
   for (uint32_t i = 0; i < n; i++)
     end_one (p, slots[i], error);
-  if (!error)
-    measure (p, n);
+  if (drain_end (&p->drain, n, error < 0, now_ns (CLOCK_MONOTONIC)))
+    pthread_cond_broadcast (&p->freed);
   pthread_mutex_unlock (&p->lock);
 }
 
@@ -855,7 +874,7 @@ slot_pool_stats (struct slot_pool *p, struct slot_pool_stats *ret)
 {
   pthread_mutex_lock (&p->lock);
   *ret = (struct slot_pool_stats) {
-    .slots = p->n, .in_use = p->in_use, .limit = p->limit,
+    .slots = p->n, .in_use = p->in_use, .limit = p->drain.limit,
     .failed = p->failed,
   };
   pthread_mutex_unlock (&p->lock);

@@ -6,9 +6,10 @@
  * the local copy (QUEUED, or BEHIND an earlier write of its page), WRITING,
  * and FREE again, once nobody holds it either, such as for the write to the
  * donor.  So a slot is released only when both its remote and its local
- * write have ended, and at most one local write of a page is in flight.  A committed slot that is superseded before its write began is
- * never written; its successor takes its place in the queue and its
- * obligation towards flushes.
+ * write have ended, and at most one local write of a page is in flight.  A
+ * committed slot that is superseded before its write began is never
+ * written; its successor takes its place in the queue and its obligation
+ * towards flushes.
  *
  * One mutex inside guards everything; no function holds it across I/O.
  */
@@ -51,10 +52,11 @@ struct slot_pool_owner {
 
 struct slot_pool;
 
-/* A pool of n slots over n pages of memory, which stays the caller's.
- * NULL if memory is short.
+/* A pool of n slots over n pages of memory, which stays the caller's.  A
+ * slot that nobody waits for may wait for others as long as delay_ns before
+ * it is to be written (drain.h).  NULL if memory is short.
  */
-struct slot_pool *slot_pool_new (void *memory, uint32_t n,
+struct slot_pool *slot_pool_new (void *memory, uint32_t n, int64_t delay_ns,
                                  struct slot_pool_owner owner);
 void slot_pool_free (struct slot_pool *p);
 
@@ -118,13 +120,13 @@ void slot_pool_retry (struct slot_pool *p);
  */
 int slot_pool_flush (struct slot_pool *p);
 
-/* For the writers: a run of slots of adjacent pages to be written now;
+/* For the writers: a run of slots of adjacent pages that is due;
  * blocks until there is one.  Returns how many, 0 once the pool is
  * stopped and empty of work.  *first is the page of slots[0].
  */
 uint32_t slot_pool_next (struct slot_pool *p, uint32_t max,
                          uint32_t *slots, uint64_t *first);
-/* The same without waiting: 0 if nothing is to be written now. */
+/* The same without waiting: 0 if nothing is due. */
 uint32_t slot_pool_next_now (struct slot_pool *p, uint32_t max,
                              uint32_t *slots, uint64_t *first);
 /* For a writer whose writes are in flight: let more work come together for

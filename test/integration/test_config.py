@@ -109,6 +109,7 @@ def plugin_good_values(box):
         "max-slabs-per-donor": ["1", "1000000"],
         "lanes": ["1", "64"],
         "write-behind": ["1M", "128M"],
+        "write-delay": ["0", "60s"],
         "deadline": ["100ms", "20s", "1.5s", "2"],
         "lock": ["no", "try"],
     }

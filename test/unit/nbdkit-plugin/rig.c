@@ -77,6 +77,7 @@ rig_start (struct rig *r)
       .smoothing = 0.2, .hot_slab = p->hot_slab, .cold_slab = p->cold_slab,
       .lanes = p->lanes,
       .write_behind_bytes = p->write_behind_bytes,
+      .write_delay_ns = 5000 * MS,
       .deadline_ns = p->deadline_ns, .backing = r->backing,
       .wake = mapper_wake, .data = r->mapper,
     });

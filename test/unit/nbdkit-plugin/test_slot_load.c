@@ -14,7 +14,7 @@
 #include "thread.h"
 
 enum {
-  SLOTS = 48, PRODUCERS = 4, WRITERS = 3, OWN = 12, RUN = 6,
+  DELAY_NS = 5000000, SLOTS = 48, PRODUCERS = 4, WRITERS = 3, OWN = 12, RUN = 6,
   PAGES = PRODUCERS * OWN, OPS = 1500,
 };
 
@@ -222,8 +222,9 @@ START_TEST (every_page_keeps_its_newest_content)
   failing = _i == 1;
   memset (disk, 0, sizeof disk);
   seeded_init (&s, failing ? "slot load, failing" : "slot load");
-  pool = slot_pool_new (memory, SLOTS, (struct slot_pool_owner) {
-      committed, has_other_copy, NULL });
+  pool = slot_pool_new (memory, SLOTS, _i == 2 ? DELAY_NS : 0,
+                        (struct slot_pool_owner) {
+                          committed, has_other_copy, NULL });
   for (int i = 0; i < WRITERS; i++) {
     writers[i].seed = seeded_split (&s);
     thread_start (&writers[i].thread, write_all, &writers[i]);
@@ -307,7 +308,7 @@ START_TEST (the_limit_is_what_the_disk_drains_in_10_s)
   uint32_t limit;
 
   /* Nobody looks at the buffers here. */
-  pool = slot_pool_new (memory, MANY, (struct slot_pool_owner) {
+  pool = slot_pool_new (memory, MANY, 0, (struct slot_pool_owner) {
       committed, has_other_copy, NULL });
   pause_us = 100000;            /* 160 pages a second at most */
   thread_start (&producer, flood, NULL);
@@ -329,7 +330,7 @@ main (void)
 {
   TCase *c = tcase_create ("slot_load");
 
-  tcase_add_loop_test (c, every_page_keeps_its_newest_content, 0, 2);
+  tcase_add_loop_test (c, every_page_keeps_its_newest_content, 0, 3);
   tcase_add_test (c, the_limit_is_what_the_disk_drains_in_10_s);
   return suite_run ("slot_load", c);
 }

@@ -37,7 +37,7 @@ static void
 setup (void)
 {
   donor_has_it = local_is_old = false;
-  pool = slot_pool_new (memory, SLOTS,
+  pool = slot_pool_new (memory, SLOTS, 0,
                         (struct slot_pool_owner) {
                           committed, has_other_copy, NULL });
   ck_assert_ptr_nonnull (pool);
@@ -748,6 +748,146 @@ START_TEST (many_flushes_at_once_end_in_order)
 }
 END_TEST
 
+/* ---- slots that wait for others ---- */
+
+#define MS INT64_C (1000000)
+
+static void
+start_with_delay (int64_t delay_ns)
+{
+  slot_pool_free (pool);
+  pool = slot_pool_new (memory, SLOTS, delay_ns,
+                        (struct slot_pool_owner) {
+                          committed, has_other_copy, NULL });
+  ck_assert_ptr_nonnull (pool);
+}
+
+/* The run that is due, if one is. */
+static uint32_t
+next_now (uint64_t *first)
+{
+  uint32_t slots[SLOTS], n = slot_pool_next_now (pool, SLOTS, slots, first);
+
+  if (n > 0)
+    slot_pool_written (pool, slots, n, 0);
+  return n;
+}
+
+START_TEST (a_run_is_of_neighbours_on_both_sides)
+{
+  uint64_t first;
+
+  commit (11, NULL);
+  commit (14, NULL);
+  commit (10, NULL);
+  commit (12, NULL);
+  commit (1, NULL);
+  commit (0, NULL);
+  ck_assert_uint_eq (next_now (&first), 3);
+  ck_assert_uint_eq (first, 10);
+  ck_assert_uint_eq (next_now (&first), 1);
+  ck_assert_uint_eq (first, 14);
+  ck_assert_uint_eq (next_now (&first), 2);
+  ck_assert_uint_eq (first, 0);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (a_slot_waits_until_no_more_come)
+{
+  uint64_t first;
+
+  start_with_delay (60000 * MS);
+  for (int i = 0; i < 20; i++) {
+    commit (5 + i % 2, NULL);
+    ck_assert_uint_eq (next_now (&first), 0);
+    usleep (2000);
+  }
+  ck_assert (slot_pool_rest (pool));
+  ck_assert_uint_eq (slot_pool_next (pool, 8, (uint32_t[8]) { 0 }, &first), 2);
+  ck_assert_uint_eq (first, 5);
+}
+END_TEST
+
+START_TEST (a_page_that_is_always_rewritten_is_written)
+{
+  const int64_t delay_ns = 200 * MS;
+  uint64_t first;
+  int i = 0;
+
+  start_with_delay (delay_ns);
+  for (commit (5, NULL); next_now (&first) == 0; commit (5, NULL), i++) {
+    ck_assert_int_le (i, 1000);
+    usleep (5000);
+  }
+  ck_assert_uint_eq (first, 5);
+}
+END_TEST
+
+START_TEST (a_flush_waits_for_no_others)
+{
+  int flushed = 1;
+  struct thread t;
+  uint64_t first;
+
+  start_with_delay (60000 * MS);
+  commit (5, NULL);
+  thread_start (&t, flush, &flushed);
+  thread_wait_asleep (&t);
+  commit (9, NULL);
+  ck_assert_uint_eq (next_now (&first), 1);
+  ck_assert_uint_eq (first, 5);
+  thread_join (&t);
+  ck_assert_int_eq (flushed, 0);
+}
+END_TEST
+
+START_TEST (who_needs_a_slot_waits_for_no_others)
+{
+  uint32_t slots[SLOTS / 2], other[SLOTS / 2];
+  struct thread t;
+  uint64_t first;
+
+  start_with_delay (60000 * MS);
+  ck_assert_int_eq (slot_pool_take (pool, SLOTS / 2, slots), 0);
+  ck_assert_int_eq (slot_pool_take (pool, SLOTS / 2, other), 0);
+  thread_start (&t, take_half, other);
+  thread_wait_asleep (&t);
+  slot_pool_commit (pool, 0, slots, SLOTS / 2, NULL);
+  ck_assert_uint_eq (next_now (&first), SLOTS / 2);
+  thread_join (&t);
+  ck_assert_int_eq (result, 0);
+}
+END_TEST
+
+START_TEST (a_waiter_is_written_before_others_are_due)
+{
+  struct slot_waiter w;
+  uint64_t first;
+
+  start_with_delay (60000 * MS);
+  commit (5, NULL);
+  commit (9, &w);
+  ck_assert_uint_eq (next_now (&first), 1);
+  ck_assert_uint_eq (first, 9);
+  ck_assert_int_eq (slot_pool_wait (pool, &w), 0);
+  commit (20, NULL);
+  ck_assert_uint_eq (next_now (&first), 0);
+}
+END_TEST
+
+START_TEST (at_the_end_none_waits)
+{
+  uint64_t first;
+
+  start_with_delay (60000 * MS);
+  commit (5, NULL);
+  slot_pool_stop (pool);
+  ck_assert_uint_eq (next_now (&first), 1);
+  assert_empty ();
+}
+END_TEST
+
 /* ---- writers with writes in flight ---- */
 
 START_TEST (a_busy_writer_takes_what_there_is)
@@ -974,6 +1114,13 @@ main (void)
   tcase_add_test (c, a_rewrite_of_a_failed_slot_is_not_yet_a_success);
   tcase_add_test (c, a_dropped_write_in_flight_is_flushed);
   tcase_add_test (c, many_flushes_at_once_end_in_order);
+  tcase_add_test (c, a_run_is_of_neighbours_on_both_sides);
+  tcase_add_test (c, a_slot_waits_until_no_more_come);
+  tcase_add_test (c, a_page_that_is_always_rewritten_is_written);
+  tcase_add_test (c, a_flush_waits_for_no_others);
+  tcase_add_test (c, who_needs_a_slot_waits_for_no_others);
+  tcase_add_test (c, a_waiter_is_written_before_others_are_due);
+  tcase_add_test (c, at_the_end_none_waits);
   tcase_add_test (c, a_busy_writer_takes_what_there_is);
   tcase_add_test (c, a_writer_rests_when_there_is_no_work);
   tcase_add_test (c, no_writer_rests_while_someone_waits);

@@ -42,7 +42,7 @@ setup (void)
   scratch_setup ();
   fake_disk_reset ();
   memory = aligned_alloc (PAGE, SLOTS * PAGE);
-  pool = slot_pool_new (memory, SLOTS, (struct slot_pool_owner) {
+  pool = slot_pool_new (memory, SLOTS, 0, (struct slot_pool_owner) {
       committed, has_other_copy, NULL });
   backing = backing_open (scratch_path ("copy"), PAGES * PAGE, false, &error);
   ck_assert_ptr_nonnull (backing);
