@@ -12,7 +12,7 @@
 
 enum {
   MESSAGES_A_TURN = 32,         /* then other sessions have theirs */
-  LANES_MAX = 64,
+  LANES_MAX = 128,
 };
 
 static const int64_t millisecond_ns = 1000000;

@@ -31,9 +31,31 @@ has_other_copy (void *data, uint64_t page)
 }
 
 static void
+landed (void *data, uint64_t first, uint32_t n, const void *donor)
+{
+  struct device *d = data;
+
+  slab_table_land (d->slabs, first, n, donor);
+}
+
+/* What the writer asks of the device, in its own thread. */
+
+static void
+send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n)
+{
+  device_send (data, first, slots, n);
+}
+
+static bool
+land_pages (void *data, int64_t wait_ns)
+{
+  return device_land (data, wait_ns);
+}
+
+static void
 settle_pages (void *data, uint64_t first, uint32_t n)
 {
-  device_settle_pages (data, first, n);
+  device_settle (data, first, n);
 }
 
 static int
@@ -67,7 +89,7 @@ allocate (struct device *d)
     });
   d->slots = slot_pool_new (memory, slots, p->write_delay_ns,
                             (struct slot_pool_owner) {
-                              committed, has_other_copy, d });
+                              committed, has_other_copy, landed, d });
   if (!d->slabs || !d->slots ||
       lane_pool_init (&d->lanes, p->lanes, memory + slot_bytes) < 0 ||
       lane_pool_init (&d->disk_buffers, DISK_BUFFERS,
@@ -90,8 +112,11 @@ device_new (const struct device_params *params)
   if (r == 0)
     r = device_start_sending (d);
   if (r == 0) {
-    d->writers = write_behind_start (d->slots, params->backing,
-                                     settle_pages, d);
+    d->writers = write_behind_start (&(struct write_behind_params) {
+        .pool = d->slots, .backing = params->backing,
+        .send = send_pages, .land = land_pages, .settle = settle_pages,
+        .data = d,
+      });
     if (d->writers)
       return d;
     r = -errno;
@@ -108,7 +133,6 @@ device_stop (struct device *d)
 
   device_save_all (d, INT64_MAX);
   r = device_flush (d);
-  device_stop_sending (d);
   write_behind_stop (d->writers);
   return r;
 }
@@ -118,8 +142,8 @@ device_free (struct device *d)
 {
   if (!d)
     return;
-  device_stop_sending (d);
   write_behind_free (d->writers);
+  device_stop_sending (d);
   slot_pool_free (d->slots);
   slab_table_free (d->slabs);
   lane_pool_destroy (&d->lanes);

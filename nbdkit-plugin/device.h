@@ -21,7 +21,7 @@ struct backing;
 struct slab_table;
 struct slot_pool;
 struct write_behind;
-struct sending;
+struct sender;
 
 struct device_counters {
   _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
@@ -69,12 +69,25 @@ struct device {
   struct lane_pool lanes;
   struct lane_pool disk_buffers; /* aligned memory for reads from disk */
   struct write_behind *writers;
-  struct sending *sendings;     /* by lane */
-  pthread_t lander;             /* looks after lanes in the air */
-  bool sends;                   /* it runs */
+  struct sender *sender;        /* the writer's */
   struct device_counters counters;
   struct histogram *latencies[LATENCIES];
 };
+
+/* The writer's lane comes after those of the requests: so many queues a
+ * session needs.
+ */
+static inline unsigned
+device_writer_lane (const struct device *d)
+{
+  return d->params.lanes;
+}
+
+static inline unsigned
+device_queues (const struct device *d)
+{
+  return d->params.lanes + 1;
+}
 
 /* Allocate, and start the writers.  NULL with errno set. */
 struct device *device_new (const struct device_params *params);

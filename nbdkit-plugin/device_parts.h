@@ -31,29 +31,22 @@ int device_read_span (struct device *d, const struct span *s,
 int device_write_span (struct device *d, const struct span *s,
                        int64_t deadline_ns);
 
-/* A lane that is free, or has landed for the caller, who gives it back with
- * lane_pool_put; NULL if there is none until deadline_ns.
- */
-struct lane *device_take_lane (struct device *d, int64_t deadline_ns);
+/* --- for the writer (write_behind.h) --- */
 
-/* Begin to write the claimed pages to their donor, from filled slots, and
- * make these their content; the claim is the lane's then.  False, and
- * nothing done, if no donor can take them in time.
+/* Write a run of slots, within one slab, to the slab's donor as well, if it
+ * has one that has time.  Waits a few milliseconds at most.
  */
-bool device_send (struct device *d, struct page_claim *claim,
-                  const uint32_t *slots, int64_t deadline_ns);
-/* Claim pages (page_order.h), having seen to it that what is being sent of
- * them lands.
+void device_send (struct device *d, uint64_t first, const uint32_t *slots,
+                  uint32_t n);
+/* See what of that has landed; if nothing has, wait so long at most.  False
+ * if nothing is being sent any more.
  */
-void device_claim (struct device *d, struct page_claim *claim,
-                   uint64_t first, uint64_t n);
-/* True if some of these pages have landed just now. */
-bool device_land_pages (struct device *d, uint64_t first, uint64_t n);
-/* Wait until nothing is being sent of these pages, or written by anyone. */
-void device_settle_pages (struct device *d, uint64_t first, uint64_t n);
+bool device_land (struct device *d, int64_t wait_ns);
+/* Wait until nothing is being sent of these pages. */
+void device_settle (struct device *d, uint64_t first, uint32_t n);
 
+/* 0 or -ENOMEM; device_stop_sending frees in any case. */
 int device_start_sending (struct device *d);
-/* Wait for what is being sent; no request may be running. */
 void device_stop_sending (struct device *d);
 
 /* Make the pages from `first` to before `end` read as zeros, in the

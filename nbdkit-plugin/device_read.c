@@ -60,12 +60,12 @@ next_with_donor (struct device *d, const struct span *s, uint32_t todo,
  */
 static void
 post_reads (struct device *d, const struct span *s, uint32_t todo,
-            uint32_t i, uint32_t n, struct flight *f)
+            uint32_t i, uint32_t n, char *landing, struct flight *f)
 {
   struct slab_home home;
 
   do {
-    flight_post (d, f, FABRIC_READ, f->lane->landing + i * PAGE_SIZE_BYTES,
+    flight_post (d, f, FABRIC_READ, landing + i * PAGE_SIZE_BYTES,
                  span_first_page (s) + i, n);
     i += n;
     n = next_with_donor (d, s, todo, &i, &home);
@@ -77,14 +77,14 @@ post_reads (struct device *d, const struct span *s, uint32_t todo,
 }
 
 static void
-land_reads (struct device *d, const struct span *s, struct flight *f,
-            uint32_t *todo, int64_t begin_ns)
+land_reads (struct device *d, const struct span *s, const struct flight *f,
+            const char *landing, uint32_t *todo, int64_t begin_ns)
 {
   uint32_t landed = 0;
 
-  for (unsigned j = 0; j < f->ops; j++) {
-    const struct fabric_op *op = &f->lane->ops[j];
-    uint32_t i = ((char *) op->local - f->lane->landing) / PAGE_SIZE_BYTES;
+  for (unsigned j = 0; j < f->n; j++) {
+    const struct fabric_op *op = &f->ops[j];
+    uint32_t i = ((char *) op->local - landing) / PAGE_SIZE_BYTES;
     uint32_t n = op->length / PAGE_SIZE_BYTES;
 
     if (op->status != 0)
@@ -106,22 +106,25 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
 {
   struct flight f = { 0 };
   uint32_t i = 0, n = next_with_donor (d, s, *todo, &i, &f.home);
+  struct lane *lane;
   bool in_time;
 
   if (n == 0)
     return true;
   f.slab = slab_table_slab_of (d->slabs, span_first_page (s));
-  f.lane = device_take_lane (d, deadline_ns);
-  in_time = f.lane && flight_has_time (d, deadline_ns);
+  lane = lane_pool_take (&d->lanes, deadline_ns);
+  in_time = lane && flight_has_time (d, deadline_ns);
   if (in_time) {
-    post_reads (d, s, *todo, i, n, &f);
+    f.lane = lane->id;
+    f.ops = lane->ops;
+    post_reads (d, s, *todo, i, n, lane->landing, &f);
     flight_land (d, &f, deadline_ns);
   }
   slab_table_unpin (d->slabs, f.slab, &f.home);
   if (in_time)
-    land_reads (d, s, &f, todo, begin_ns);
-  if (f.lane)
-    lane_pool_put (&d->lanes, f.lane);
+    land_reads (d, s, &f, lane->landing, todo, begin_ns);
+  if (lane)
+    lane_pool_put (&d->lanes, lane);
   return in_time;
 }
 
@@ -133,12 +136,11 @@ begin_promotion (struct device *d, struct page_claim *claim, uint64_t page,
                  uint32_t n)
 {
   struct slab_home home;
-  uint64_t slab = slab_table_slab_of (d->slabs, page);
   uint32_t on_disk;
 
-  if (!slab_table_pin (d->slabs, slab, &home))
+  if (!slab_table_is_reachable (d->slabs,
+                                slab_table_slab_of (d->slabs, page)))
     return false;
-  slab_table_unpin (d->slabs, slab, &home);
   if (!page_order_claim_weakly (&d->order, claim, page, n))
     return false;
   if (slab_table_route (d->slabs, page, n, false, &on_disk, &home)
@@ -154,21 +156,23 @@ static void
 write_promoted (struct device *d, uint64_t page, uint32_t n,
                 const char *content, int64_t deadline_ns)
 {
+  struct lane *lane = lane_pool_take (&d->lanes, 0);
   struct flight f = { .slab = slab_table_slab_of (d->slabs, page) };
 
-  f.lane = device_take_lane (d, 0);
-  if (!f.lane)
+  if (!lane)
     return;
+  f.lane = lane->id;
+  f.ops = lane->ops;
   if (slab_table_pin (d->slabs, f.slab, &f.home)) {
-    memcpy (f.lane->landing, content, (size_t) n * PAGE_SIZE_BYTES);
-    flight_post (d, &f, FABRIC_WRITE, f.lane->landing, page, n);
+    memcpy (lane->landing, content, (size_t) n * PAGE_SIZE_BYTES);
+    flight_post (d, &f, FABRIC_WRITE, lane->landing, page, n);
     if (flight_land (d, &f, deadline_ns) == 0) {
       slab_table_set_pages (d->slabs, page, n, PAGE_REMOTE);
       device_count (&d->counters.promoted, n);
     }
     slab_table_unpin (d->slabs, f.slab, &f.home);
   }
-  lane_pool_put (&d->lanes, f.lane);
+  lane_pool_put (&d->lanes, lane);
 }
 
 /* An error kills who reads, so it is the last resort. */
@@ -216,18 +220,18 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
 
 /* How many of n pages that were said to be on the local copy are there for
  * certain, and nowhere else: since then they may have got a slot, and even
- * have left it again for a donor alone; or they were in the air.
+ * have left it again for a donor alone.
  */
 static uint32_t
 count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
 {
   struct slab_home home;
-  uint32_t clear = slot_pool_clear_run (d->slots, page, n), on_disk;
+  uint32_t stored = slot_pool_stored_run (d->slots, page, n), on_disk;
   enum page_source source;
 
-  if (clear == 0 || (use_donor && device_land_pages (d, page, clear)))
+  if (stored == 0)
     return 0;
-  source = slab_table_route (d->slabs, page, clear, use_donor, &on_disk,
+  source = slab_table_route (d->slabs, page, stored, use_donor, &on_disk,
                              &home);
   if (source == SOURCE_DONOR)
     slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), &home);

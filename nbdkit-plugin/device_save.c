@@ -76,7 +76,7 @@ save_claimed (struct device *d, struct saving *s, uint64_t slab,
   const uint64_t end = page + n;
   struct page_claim claim;
 
-  device_claim (d, &claim, page, n);
+  page_order_claim (&d->order, &claim, page, n);
   while (s->bad < BAD_PAGES_MAX && page < end &&
          (n = slab_table_next (d->slabs, slab, PAGE_REMOTE_ONLY, &page,
                                end - page)) > 0 && page < end) {
@@ -122,13 +122,14 @@ device_save_all (struct device *d, int64_t until_ns)
 }
 
 static int
-carry (struct device *d, struct flight *f, enum fabric_type type,
-       uint64_t page, uint32_t n, int64_t deadline_ns)
+carry (struct device *d, struct lane *lane, enum fabric_type type,
+       uint64_t page, uint32_t n, const struct slab_home *home,
+       int64_t deadline_ns)
 {
-  f->ops = 0;
-  f->error = 0;
-  flight_post (d, f, type, f->lane->landing, page, n);
-  return flight_land (d, f, deadline_ns);
+  struct flight f = { .lane = lane->id, .ops = lane->ops, .home = *home };
+
+  flight_post (d, &f, type, lane->landing, page, n);
+  return flight_land (d, &f, deadline_ns);
 }
 
 /* Copy n pages from where the slab lives to `next`. */
@@ -137,20 +138,20 @@ copy_run (struct device *d, uint64_t page, uint32_t n,
           const struct slab_home *next)
 {
   const int64_t deadline_ns = half_deadline (d);
-  struct flight from = { .slab = slab_table_slab_of (d->slabs, page) };
-  struct flight to = { .slab = from.slab, .home = *next };
+  const uint64_t slab = slab_table_slab_of (d->slabs, page);
+  struct lane *lane = lane_pool_take (&d->lanes, deadline_ns);
+  struct slab_home home;
   int r = -ECONNRESET;
 
-  from.lane = to.lane = device_take_lane (d, deadline_ns);
-  if (!from.lane)
+  if (!lane)
     return -ETIMEDOUT;
-  if (slab_table_pin (d->slabs, from.slab, &from.home)) {
-    r = carry (d, &from, FABRIC_READ, page, n, deadline_ns);
-    slab_table_unpin (d->slabs, from.slab, &from.home);
+  if (slab_table_pin (d->slabs, slab, &home)) {
+    r = carry (d, lane, FABRIC_READ, page, n, &home, deadline_ns);
+    slab_table_unpin (d->slabs, slab, &home);
   }
   if (r == 0)
-    r = carry (d, &to, FABRIC_WRITE, page, n, deadline_ns);
-  lane_pool_put (&d->lanes, from.lane);
+    r = carry (d, lane, FABRIC_WRITE, page, n, next, deadline_ns);
+  lane_pool_put (&d->lanes, lane);
   return r;
 }
 
@@ -197,7 +198,7 @@ copy_along (struct device *d, const struct move *m, enum page_state state)
   while (r == 0 && (n = slab_table_next_to_copy (d->slabs, m->slab, state,
                                                  &page, SPAN_PAGES_MAX))
          > 0) {
-    device_claim (d, &claim, page, n);
+    page_order_claim (&d->order, &claim, page, n);
     r = copy_claimed (d, m, state, page, page + n);
     page_order_release (&d->order, &claim);
     page += n;
@@ -242,7 +243,7 @@ finish (struct device *d, struct move *m)
   struct page_claim claim;
   int r;
 
-  device_claim (d, &claim, first, n);
+  page_order_claim (&d->order, &claim, first, n);
   r = finish_claimed (d, m, first, first + n);
   page_order_release (&d->order, &claim);
   return r;

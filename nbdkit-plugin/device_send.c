@@ -1,51 +1,100 @@
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "nbdkit-plugin/device_parts.h"
 #include "nbdkit-plugin/flight.h"
+#include "nbdkit-plugin/session.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
-/* How long who needs a lane waits for one in the air before it tries
- * another: its donor may be dead.
+/* Runs that are on their way to donors at once: more than one stuck donor's
+ * queue takes.
  */
+enum { SENDINGS = 2 * FABRIC_QUEUE_DEPTH };
+
+/* How long a run waits for those before it: their donor may be stuck. */
 enum { PATIENCE_NS = 25000000 };
 
-/* How long what nobody waits for may stay in the air although it could
- * land.
- */
-enum { LOOK_NS = 10000000 };
-
-enum { STACK_BYTES = 64 << 10 }; /* locked memory, so small */
-
-/* A span that is being written to a donor, although the request has been
- * answered: its slots hold it, and readers find it there.  Until it has
- * landed its pages have no other writer.
+/* A run of slots that is being written to its slab's donor, over the
+ * writer's own lane.
  */
 struct sending {
   struct flight flight;
-  struct page_claim claim;
+  struct fabric_op ops[SPAN_PAGES_MAX];
   uint32_t slots[SPAN_PAGES_MAX];
+  uint64_t first;               /* page */
+  uint32_t n;
   int64_t deadline_ns;
+  struct sending *next;
 };
 
-/* One operation for each run of slots adjacent in memory. */
-static void
-post_writes (struct device *d, struct sending *m)
+/* The writer's alone. */
+struct sender {
+  struct sending *all, *free;
+  struct sending *sent, **last; /* oldest first */
+  /* A run waited for this one in vain, which has landed nothing since. */
+  const struct session *stuck;
+};
+
+int
+device_start_sending (struct device *d)
 {
-  const uint32_t *slots = m->slots;
+  struct sender *s = calloc (1, sizeof *s);
+
+  d->sender = s;
+  if (!s)
+    return -ENOMEM;
+  s->last = &s->sent;
+  s->all = calloc (SENDINGS, sizeof *s->all);
+  if (!s->all)
+    return -ENOMEM;
+  for (unsigned i = 0; i < SENDINGS; i++) {
+    s->all[i].next = s->free;
+    s->free = &s->all[i];
+  }
+  return 0;
+}
+
+void
+device_stop_sending (struct device *d)
+{
+  if (d->sender)
+    free (d->sender->all);
+  free (d->sender);
+  d->sender = NULL;
+}
+
+/* One operation for each run of slots adjacent in memory. */
+static uint32_t
+adjacent (const uint32_t *slots, uint32_t n)
+{
+  uint32_t i = 1;
+
+  while (i < n && slots[i] == slots[0] + i)
+    i++;
+  return i;
+}
+
+static unsigned
+count_ops (const uint32_t *slots, uint32_t n)
+{
+  unsigned ops = 0;
+
+  for (uint32_t i = 0; i < n; i += adjacent (slots + i, n - i))
+    ops++;
+  return ops;
+}
+
+static void
+post (struct device *d, struct sending *m)
+{
   uint32_t n;
 
-  for (uint32_t i = 0; i < m->claim.count; i += n) {
-    for (n = 1; i + n < m->claim.count; n++)
-      if (slots[i + n] != slots[i] + n)
-        break;
+  for (uint32_t i = 0; i < m->n; i += n) {
+    n = adjacent (m->slots + i, m->n - i);
     flight_post (d, &m->flight, FABRIC_WRITE,
-                 slot_pool_buffer (d->slots, slots[i]), m->claim.first + i,
-                 n);
+                 slot_pool_buffer (d->slots, m->slots[i]), m->first + i, n);
   }
 }
 
@@ -53,181 +102,142 @@ post_writes (struct device *d, struct sending *m)
  * to the local copy alone.
  */
 static void
-end_sending (struct device *d, struct sending *m)
+end_sending (struct device *d, struct sending **at)
 {
-  const uint64_t page = m->claim.first, n = m->claim.count;
+  struct sender *s = d->sender;
+  struct sending *m = *at;
   int r = flight_land (d, &m->flight, m->deadline_ns);
 
-  if (r == 0)
-    slab_table_set_pages (d->slabs, page, n, PAGE_REMOTE);
+  slot_pool_landed (d->slots, m->slots, m->n,
+                    r == 0 ? &m->flight.home : NULL);
   slab_table_unpin (d->slabs, m->flight.slab, &m->flight.home);
-  page_order_release (&d->order, &m->claim);
-  slot_pool_release (d->slots, m->slots, n);
   device_count (r == 0 ? &d->counters.written_donors
-                : &d->counters.written_disk, n);
+                : &d->counters.written_disk, m->n);
+  if (s->stuck == m->flight.home.session)
+    s->stuck = NULL;
+  *at = m->next;
+  if (!*at)
+    s->last = at;
+  m->next = s->free;
+  s->free = m;
 }
 
-/* Land what the lane is in the air with, if that can be done until until_ns
- * (0: now); else it is in the air again.
+static struct fabric_queue *
+queue_of (const struct device *d, const struct slab_home *home)
+{
+  return session_queue (home->session, device_writer_lane (d));
+}
+
+/* End those that have landed or are late.  One look at a session's queue
+ * tells of all its runs.
  */
+static void
+end_landed (struct device *d)
+{
+  const int64_t now_ns = fabric_now_ns ();
+  const struct session *looked = NULL;
+  struct sending **at = &d->sender->sent, *m;
+
+  while ((m = *at)) {
+    if (!flight_has_landed (&m->flight) && m->flight.home.session != looked) {
+      looked = m->flight.home.session;
+      fabric_await (queue_of (d, &m->flight.home), 0);
+    }
+    if (flight_has_landed (&m->flight) || now_ns >= m->deadline_ns)
+      end_sending (d, at);
+    else
+      at = &m->next;
+  }
+}
+
+bool
+device_land (struct device *d, int64_t wait_ns)
+{
+  struct sender *s = d->sender;
+
+  if (s->sent && wait_ns > 0)
+    fabric_await (queue_of (d, &s->sent->flight.home),
+                  fabric_now_ns () + wait_ns);
+  end_landed (d);
+  return s->sent != NULL;
+}
+
 static bool
-land (struct device *d, struct lane *lane, int64_t until_ns)
+has_room (const struct device *d, const struct slab_home *home, unsigned ops)
 {
-  struct sending *m = &d->sendings[lane->id];
+  return d->sender->free &&
+    queue_of (d, home)->outstanding + ops <= FABRIC_QUEUE_DEPTH;
+}
 
-  if (!flight_has_landed (&m->flight, until_ns) &&
-      fabric_now_ns () < m->deadline_ns) {
-    lane_pool_launch (&d->lanes, lane, m->claim.first, m->claim.count);
-    return false;
+static bool
+await_room (struct device *d, const struct slab_home *home, unsigned ops)
+{
+  struct sender *s = d->sender;
+  const int64_t until_ns = fabric_now_ns () + PATIENCE_NS;
+
+  end_landed (d);
+  while (!has_room (d, home, ops)) {
+    int64_t left_ns = s->stuck == home->session ? 0
+      : until_ns - fabric_now_ns ();
+
+    if (left_ns <= 0) {
+      s->stuck = home->session;
+      return false;
+    }
+    device_land (d, left_ns);
   }
-  end_sending (d, m);
-  return true;
-}
-
-static struct lane *
-take_lane (struct device *d, int64_t deadline_ns,
-           struct lane *take (struct lane_pool *, int64_t))
-{
-  struct lane *lane;
-
-  while ((lane = take (&d->lanes, deadline_ns)) && lane->in_air) {
-    int64_t until_ns = fabric_now_ns () + PATIENCE_NS;
-
-    if (land (d, lane, until_ns < deadline_ns ? until_ns : deadline_ns))
-      break;
-    if (fabric_now_ns () >= deadline_ns)
-      return NULL;
-  }
-  return lane;
-}
-
-struct lane *
-device_take_lane (struct device *d, int64_t deadline_ns)
-{
-  return take_lane (d, deadline_ns, lane_pool_take);
-}
-
-void
-device_claim (struct device *d, struct page_claim *claim, uint64_t first,
-              uint64_t n)
-{
-  struct lane *lane;
-
-  while ((lane = lane_pool_recall (&d->lanes, first, n)))
-    if (land (d, lane, d->sendings[lane->id].deadline_ns))
-      lane_pool_put (&d->lanes, lane);
-  page_order_claim (&d->order, claim, first, n);
-}
-
-bool
-device_land_pages (struct device *d, uint64_t first, uint64_t n)
-{
-  struct lane *lane = lane_pool_recall (&d->lanes, first, n);
-
-  if (!lane || !land (d, lane, 0))
-    return false;
-  lane_pool_put (&d->lanes, lane);
-  return true;
-}
-
-void
-device_settle_pages (struct device *d, uint64_t first, uint64_t n)
-{
-  struct page_claim claim;
-
-  device_claim (d, &claim, first, n);
-  page_order_release (&d->order, &claim);
-}
-
-bool
-device_send (struct device *d, struct page_claim *claim,
-             const uint32_t *slots, int64_t deadline_ns)
-{
-  struct flight f = { .slab = slab_table_slab_of (d->slabs, claim->first) };
-  const uint64_t page = claim->first, n = claim->count;
-  struct sending *m;
-
-  if (!flight_has_time (d, deadline_ns) ||
-      !slab_table_pin (d->slabs, f.slab, &f.home))
-    return false;
-  f.lane = take_lane (d, deadline_ns, lane_pool_take_to_launch);
-  if (!f.lane || !flight_has_time (d, deadline_ns)) {
-    if (f.lane)
-      lane_pool_put (&d->lanes, f.lane);
-    slab_table_unpin (d->slabs, f.slab, &f.home);
-    return false;
-  }
-  m = &d->sendings[f.lane->id];
-  m->flight = f;
-  m->deadline_ns = deadline_ns;
-  memcpy (m->slots, slots, n * sizeof *slots);
-  page_order_move (&d->order, claim, &m->claim);
-  post_writes (d, m);
-  slot_pool_hold (d->slots, slots, n);
-  slot_pool_commit (d->slots, page, slots, n, NULL);
-  lane_pool_launch (&d->lanes, f.lane, page, n);
   return true;
 }
 
 static void
-land_all_that_can (struct device *d)
+begin_sending (struct device *d, const struct slab_home *home,
+               uint64_t first, const uint32_t *slots, uint32_t n)
 {
-  struct lane *lane;
+  struct sender *s = d->sender;
+  struct sending *m = s->free;
 
-  for (unsigned i = 0; i < d->lanes.count; i++) {
-    lane = lane_pool_recall (&d->lanes, 0, UINT64_MAX);
-    if (!lane)
-      return;
-    if (land (d, lane, 0))
-      lane_pool_put (&d->lanes, lane);
-  }
-}
-
-/* Requests see to the landing of what they need themselves. */
-static void *
-run_lander (void *data)
-{
-  const struct timespec look = { .tv_nsec = LOOK_NS };
-  struct device *d = data;
-
-  while (lane_pool_await_launch (&d->lanes)) {
-    nanosleep (&look, NULL);
-    land_all_that_can (d);
-  }
-  return NULL;
-}
-
-int
-device_start_sending (struct device *d)
-{
-  pthread_attr_t attr;
-  sigset_t all, old;
-  int r;
-
-  d->sendings = calloc (d->params.lanes, sizeof *d->sendings);
-  if (!d->sendings)
-    return -ENOMEM;
-  /* Signals are nbdkit's main thread's. */
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &old);
-  pthread_attr_init (&attr);
-  pthread_attr_setstacksize (&attr, STACK_BYTES);
-  r = pthread_create (&d->lander, &attr, run_lander, d);
-  pthread_attr_destroy (&attr);
-  pthread_sigmask (SIG_SETMASK, &old, NULL);
-  d->sends = r == 0;
-  return -r;
+  s->free = m->next;
+  m->flight = (struct flight) {
+    .lane = device_writer_lane (d), .ops = m->ops, .home = *home,
+    .slab = slab_table_slab_of (d->slabs, first),
+  };
+  m->first = first;
+  m->n = n;
+  memcpy (m->slots, slots, n * sizeof *slots);
+  m->deadline_ns = fabric_now_ns () + d->params.deadline_ns;
+  m->next = NULL;
+  *s->last = m;
+  s->last = &m->next;
+  slot_pool_send (d->slots, slots, n);
+  post (d, m);
 }
 
 void
-device_stop_sending (struct device *d)
+device_send (struct device *d, uint64_t first, const uint32_t *slots,
+             uint32_t n)
 {
-  if (d->sends) {
-    device_settle_pages (d, 0, UINT64_MAX);
-    lane_pool_stop (&d->lanes);
-    pthread_join (d->lander, NULL);
+  const uint64_t slab = slab_table_slab_of (d->slabs, first);
+  const unsigned ops = count_ops (slots, n);
+  struct slab_home home;
+
+  if (slab_table_pin (d->slabs, slab, &home)) {
+    if (has_room (d, &home, ops) || await_room (d, &home, ops)) {
+      begin_sending (d, &home, first, slots, n);
+      return;
+    }
+    slab_table_unpin (d->slabs, slab, &home);
   }
-  d->sends = false;
-  free (d->sendings);
-  d->sendings = NULL;
+  device_count (&d->counters.written_disk, n);
+}
+
+void
+device_settle (struct device *d, uint64_t first, uint32_t n)
+{
+  struct sending **at = &d->sender->sent, *m;
+
+  while ((m = *at))
+    if (m->first < first + n && first < m->first + m->n)
+      end_sending (d, at);
+    else
+      at = &m->next;
 }

@@ -29,18 +29,22 @@ fill_slots (struct device *d, const struct span *s, const uint32_t *slots,
   return 0;
 }
 
-/* The write ends when the local copy has it. */
+/* Make the slots the content of the pages.  A slab's donor and the local
+ * copy get them later, one without a donor has them when the local copy has.
+ */
 static int
-commit_locally (struct device *d, const struct span *s,
-                const uint32_t *slots, struct page_claim *claim)
+commit (struct device *d, const struct span *s, const uint32_t *slots,
+        struct page_claim *claim)
 {
+  const uint64_t page = span_first_page (s);
+  const bool behind =
+    slab_table_is_reachable (d->slabs, slab_table_slab_of (d->slabs, page));
   struct slot_waiter waiter;
 
-  slot_pool_commit (d->slots, span_first_page (s), slots, span_pages (s),
-                    &waiter);
+  slot_pool_commit (d->slots, page, slots, span_pages (s),
+                    behind ? NULL : &waiter);
   page_order_release (&d->order, claim);
-  device_count (&d->counters.written_disk, span_pages (s));
-  return slot_pool_wait (d->slots, &waiter);
+  return behind ? 0 : slot_pool_wait (d->slots, &waiter);
 }
 
 int
@@ -54,7 +58,7 @@ device_write_span (struct device *d, const struct span *s,
   r = slot_pool_take (d->slots, n, slots);
   if (r < 0)
     return r;
-  device_claim (d, &claim, span_first_page (s), n);
+  page_order_claim (&d->order, &claim, span_first_page (s), n);
   r = fill_slots (d, s, slots, deadline_ns);
   if (r < 0) {
     page_order_release (&d->order, &claim);
@@ -62,7 +66,5 @@ device_write_span (struct device *d, const struct span *s,
     return r;
   }
   device_count (&d->counters.written, n);
-  if (device_send (d, &claim, slots, deadline_ns))
-    return 0;
-  return commit_locally (d, s, slots, &claim);
+  return commit (d, s, slots, &claim);
 }

@@ -18,7 +18,7 @@ device_zero_pages (struct device *d, uint64_t first, uint64_t end)
     uint64_t n = (end < slab_end ? end : slab_end) - first;
     struct page_claim claim;
 
-    device_claim (d, &claim, first, n);
+    page_order_claim (&d->order, &claim, first, n);
     slab_table_set_pages (d->slabs, first, n, PAGE_ZERO);
     slot_pool_drop (d->slots, first, n);
     page_order_release (&d->order, &claim);
@@ -43,7 +43,7 @@ settle_range (struct device *d, uint64_t slab, uint64_t page, uint64_t end)
          page < end) {
     if (n > end - page)
       n = end - page;
-    n = slot_pool_clear_run (d->slots, page, n);
+    n = slot_pool_stored_run (d->slots, page, n);
     if (n > 0) {
       r = backing_zero (d->params.backing, page * PAGE_SIZE_BYTES,
                         n * PAGE_SIZE_BYTES);
@@ -67,7 +67,7 @@ device_settle_zeros (struct device *d)
                                            &page, ZERO_RUN_PAGES)) > 0) {
       struct page_claim claim;
 
-      device_claim (d, &claim, page, n);
+      page_order_claim (&d->order, &claim, page, n);
       r = settle_range (d, slab, page, page + n);
       page_order_release (&d->order, &claim);
       page += n;

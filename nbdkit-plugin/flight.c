@@ -25,7 +25,7 @@ void
 flight_post (struct device *d, struct flight *f, enum fabric_type type,
              void *local, uint64_t page, uint32_t n)
 {
-  struct fabric_op *op = &f->lane->ops[f->ops];
+  struct fabric_op *op = &f->ops[f->n];
 
   if (f->error)
     return;
@@ -35,30 +35,33 @@ flight_post (struct device *d, struct flight *f, enum fabric_type type,
     .remote = remote_address (d, &f->home, page), .key = f->home.key,
   };
   f->error =
-    fabric_queue_post (session_queue (f->home.session, f->lane->id), op);
+    fabric_queue_post (session_queue (f->home.session, f->lane), op);
   if (!f->error)
-    f->ops++;
+    f->n++;
 }
 
 bool
-flight_has_landed (const struct flight *f, int64_t until_ns)
+flight_has_landed (const struct flight *f)
 {
-  return f->ops == 0 ||
-    fabric_await (session_queue (f->home.session, f->lane->id), until_ns);
+  for (unsigned i = 0; i < f->n; i++)
+    if (!f->ops[i].done)
+      return false;
+  return true;
 }
 
 int
 flight_land (struct device *d, struct flight *f, int64_t deadline_ns)
 {
-  struct fabric_queue *queue = session_queue (f->home.session, f->lane->id);
+  struct fabric_queue *queue = session_queue (f->home.session, f->lane);
   int r = f->error;
 
-  if (f->ops > 0 && fabric_wait (&queue, 1, deadline_ns) == -ETIMEDOUT) {
+  if (!flight_has_landed (f) &&
+      fabric_wait (&queue, 1, deadline_ns) == -ETIMEDOUT) {
     device_count (&d->counters.deadlines_missed, 1);
     r = -ETIMEDOUT;
   }
-  for (unsigned i = 0; i < f->ops && r == 0; i++)
-    r = f->lane->ops[i].status;
+  for (unsigned i = 0; i < f->n && r == 0; i++)
+    r = f->ops[i].status;
   if (r < 0)
     session_end (f->home.session, r);
   return r;

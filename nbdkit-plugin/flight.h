@@ -1,6 +1,6 @@
-/* What a lane carries for one span: operations, all to one home of one
+/* What one lane carries between memory of the device and one home of one
  * slab, which the caller holds pinned from before the first post until
- * after the landing.
+ * after the landing.  Several may share a lane.
  */
 
 #ifndef ISW_FLIGHT_H
@@ -10,10 +10,11 @@
 #include "nbdkit-plugin/slab_table.h"
 
 struct flight {
-  struct lane *lane;
+  unsigned lane;
+  struct fabric_op *ops;        /* the caller's; posted are the first n */
+  unsigned n;
   struct slab_home home;
   uint64_t slab;
-  unsigned ops;                 /* posted: lane->ops[0 .. ops - 1] */
   int error;                    /* of posting */
 };
 
@@ -29,10 +30,8 @@ bool flight_has_time (const struct device *d, int64_t deadline_ns);
 void flight_post (struct device *d, struct flight *f, enum fabric_type type,
                   void *local, uint64_t page, uint32_t n);
 
-/* Are all operations over by until_ns (0: now)?  Those that are not go
- * on.
- */
-bool flight_has_landed (const struct flight *f, int64_t until_ns);
+/* Are all its operations known to be over?  Does not look. */
+bool flight_has_landed (const struct flight *f);
 
 /* Wait for the operations, at most until deadline_ns; if anything failed
  * or was late the session ends.  0 or the error; op->status tells of

@@ -412,7 +412,7 @@ set_up (struct mapper *m)
   m->session_params = (struct session_params) {
     .context = m->context, .registrations = &m->registrations,
     .slab_size_bytes = p->slab_size_bytes, .deadline_ns = p->deadline_ns,
-    .lanes = p->lanes, .wake = mapper_wake, .wake_data = m,
+    .lanes = device_queues (d), .wake = mapper_wake, .wake_data = m,
   };
   m->placing_params = (struct placing_params) {
     .context = m->context, .probes = m->params.probes,

@@ -97,23 +97,6 @@ page_order_strengthen (struct page_order *o, struct page_claim *c)
 }
 
 void
-page_order_move (struct page_order *o, struct page_claim *from,
-                 struct page_claim *to)
-{
-  pthread_mutex_lock (&o->lock);
-  *to = *from;
-  if (to->prev)
-    to->prev->next = to;
-  else
-    o->head = to;
-  if (to->next)
-    to->next->prev = to;
-  else
-    o->tail = to;
-  pthread_mutex_unlock (&o->lock);
-}
-
-void
 page_order_release (struct page_order *o, struct page_claim *c)
 {
   bool waited_for;

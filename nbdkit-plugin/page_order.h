@@ -44,10 +44,6 @@ bool page_order_claim_weakly (struct page_order *o, struct page_claim *c,
 /* Make a weak claim one that writers wait for; false if one has come. */
 bool page_order_strengthen (struct page_order *o, struct page_claim *c);
 
-/* A claim lives at `to` from now on. */
-void page_order_move (struct page_order *o, struct page_claim *from,
-                      struct page_claim *to);
-
 /* End a claim of any kind. */
 void page_order_release (struct page_order *o, struct page_claim *c);
 

@@ -195,6 +195,12 @@ slab_table_pin (struct slab_table *t, uint64_t slab, struct slab_home *home)
   return reachable;
 }
 
+static bool
+is_home (const struct slab *s, const struct slab_home *home)
+{
+  return home->session == s->home.session && home->grant == s->home.grant;
+}
+
 void
 slab_table_unpin (struct slab_table *t, uint64_t slab,
                   const struct slab_home *home)
@@ -203,7 +209,7 @@ slab_table_unpin (struct slab_table *t, uint64_t slab,
   bool last = false;
 
   pthread_mutex_lock (&s->lock);
-  if (home->session == s->home.session && home->grant == s->home.grant)
+  if (is_home (s, home))
     last = --s->pins == 0 && s->state == SLAB_DRAINING;
   else
     s->former_pins--;
@@ -237,20 +243,16 @@ note_emptied (struct slab *s, uint64_t remote_before, enum page_state state)
     s->emptied = true;
 }
 
-bool
-slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
-                      enum page_state state)
+/* Under the slab's lock. */
+static bool
+set_pages (struct slab_table *t, struct slab *s, uint64_t page, uint64_t n,
+           enum page_state state)
 {
-  struct slab *s = &t->slab[slab_table_slab_of (t, page)];
+  const uint64_t remote_before = s->remote + s->remote_only;
   bool local_is_old = false;
-  uint64_t remote_before;
 
-  pthread_mutex_lock (&s->lock);
-  if (state == PAGE_REMOTE && !is_reachable (s))
-    state = PAGE_LOCAL;
   if (state == PAGE_ZERO)
     s->has_zero = true;
-  remote_before = s->remote + s->remote_only;
   for (uint64_t i = page; i < page + n; i++) {
     enum page_state before = get_state (t, i);
 
@@ -263,8 +265,63 @@ slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
   if (s->copied)
     forget_copied (s, page % t->slab_pages, n);
   note_emptied (s, remote_before, state);
+  return local_is_old;
+}
+
+bool
+slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
+                      enum page_state state)
+{
+  struct slab *s = &t->slab[slab_table_slab_of (t, page)];
+  bool local_is_old;
+
+  pthread_mutex_lock (&s->lock);
+  if (state == PAGE_REMOTE && !is_reachable (s))
+    state = PAGE_LOCAL;
+  local_is_old = set_pages (t, s, page, n, state);
   pthread_mutex_unlock (&s->lock);
   return local_is_old;
+}
+
+/* How many of n pages are in this state, in a row. */
+static uint64_t
+run_in_state (const struct slab_table *t, uint64_t page, uint64_t n,
+              enum page_state state)
+{
+  uint64_t i = 0;
+
+  while (i < n && get_state (t, page + i) == state)
+    i++;
+  return i;
+}
+
+void
+slab_table_land (struct slab_table *t, uint64_t page, uint64_t n,
+                 const struct slab_home *home)
+{
+  struct slab *s = &t->slab[slab_table_slab_of (t, page)];
+  const uint64_t end = page + n;
+
+  pthread_mutex_lock (&s->lock);
+  if (is_reachable (s) && is_home (s, home))
+    for (; page < end; page += n > 0 ? n : 1) {
+      n = run_in_state (t, page, end - page, PAGE_LOCAL);
+      if (n > 0)
+        set_pages (t, s, page, n, PAGE_REMOTE);
+    }
+  pthread_mutex_unlock (&s->lock);
+}
+
+bool
+slab_table_is_reachable (struct slab_table *t, uint64_t slab)
+{
+  struct slab *s = &t->slab[slab];
+  bool reachable;
+
+  pthread_mutex_lock (&s->lock);
+  reachable = is_reachable (s);
+  pthread_mutex_unlock (&s->lock);
+  return reachable;
 }
 
 bool

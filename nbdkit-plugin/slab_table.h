@@ -85,6 +85,8 @@ bool slab_table_pin (struct slab_table *t, uint64_t slab,
                      struct slab_home *home);
 void slab_table_unpin (struct slab_table *t, uint64_t slab,
                        const struct slab_home *home);
+/* Could it be pinned now? */
+bool slab_table_is_reachable (struct slab_table *t, uint64_t slab);
 
 /* Record where the acknowledged content of n pages is now; within one
  * slab.  PAGE_REMOTE needs a pin, and becomes PAGE_LOCAL if the slab is
@@ -93,6 +95,13 @@ void slab_table_unpin (struct slab_table *t, uint64_t slab,
  */
 bool slab_table_set_pages (struct slab_table *t, uint64_t page, uint64_t n,
                            enum page_state state);
+
+/* The acknowledged content of n pages has been written to this home as
+ * well, which the caller has pinned: they are PAGE_REMOTE if the slab lives
+ * there still.  Pages that are PAGE_ZERO by now remain that.
+ */
+void slab_table_land (struct slab_table *t, uint64_t page, uint64_t n,
+                      const struct slab_home *home);
 
 /* The local copy refused a page for good.  True if the donor has it: it
  * is then PAGE_REMOTE_ONLY.

@@ -13,6 +13,7 @@ enum slot_state {
   SLOT_QUEUED,                  /* in one of the queues */
   SLOT_BEHIND,                  /* waits for its predecessor's write */
   SLOT_WRITING,
+  SLOT_LANDING,                 /* written; on its way to a donor yet */
   SLOT_FAILED,                  /* not writable; the page's only copy */
   SLOT_ENDED,                   /* done, but still held */
 };
@@ -21,12 +22,14 @@ struct slot {
   uint64_t page;
   struct slot_waiter *waiter;
   enum slot_state state;
-  uint32_t readers;             /* and other holders */
+  uint32_t readers;
   uint32_t epoch;
   int64_t since_ns;             /* when its place in the queue was taken */
   uint32_t hash_next;           /* next in the index's bucket */
   uint32_t prev, next;          /* neighbours in its queue */
   uint32_t predecessor, successor; /* of the same page, older and newer */
+  bool sending;                 /* to a donor; while it is written or landing,
+                                   its writer's */
   bool dropped;                 /* in the index for order, not for content */
   bool owed;                    /* acknowledged content of the page is not on
                                    the local copy: stays if its write fails */
@@ -334,14 +337,6 @@ slot_pool_put_back (struct slot_pool *p, const uint32_t *slots, uint32_t n)
   pthread_mutex_unlock (&p->lock);
 }
 
-void
-slot_pool_hold (struct slot_pool *p, const uint32_t *slots, uint32_t n)
-{
-  /* Nobody else knows of these slots. */
-  for (uint32_t i = 0; i < n; i++)
-    p->slots[slots[i]].readers++;
-}
-
 static void
 set_failed (struct slot_pool *p, struct slot *s, bool failed)
 {
@@ -415,7 +410,8 @@ take_place (struct slot_pool *p, uint32_t old, uint32_t new)
 static bool
 is_fixed (const struct slot *s)
 {
-  return s->state == SLOT_WRITING || s->waiter != NULL;
+  return s->state == SLOT_WRITING || s->state == SLOT_LANDING ||
+    s->waiter != NULL;
 }
 
 static void
@@ -579,6 +575,26 @@ slot_pool_clear_run (struct slot_pool *p, uint64_t first, uint64_t n)
   return i;
 }
 
+static bool
+is_stored (struct slot_pool *p, uint64_t page)
+{
+  uint32_t i = index_find (p, page);
+
+  return i == SLOT_NONE || p->slots[i].state == SLOT_LANDING;
+}
+
+uint64_t
+slot_pool_stored_run (struct slot_pool *p, uint64_t first, uint64_t n)
+{
+  uint64_t i = 0;
+
+  pthread_mutex_lock (&p->lock);
+  while (i < n && is_stored (p, first + i))
+    i++;
+  pthread_mutex_unlock (&p->lock);
+  return i;
+}
+
 /* The oldest epoch with something pending, or the current one. */
 static uint32_t
 oldest_epoch (const struct slot_pool *p)
@@ -719,6 +735,19 @@ due_slot (struct slot_pool *p)
   return SLOT_NONE;
 }
 
+/* Pages of different blocks are never in one run: they may be of different
+ * slabs.
+ */
+enum { BLOCK_PAGES = 256 };
+
+/* The slot of a page if it can be in a run with its neighbour. */
+static uint32_t
+neighbour_slot (struct slot_pool *p, uint64_t page, uint64_t of)
+{
+  return page / BLOCK_PAGES == of / BLOCK_PAGES ? queued_slot (p, page)
+    : SLOT_NONE;
+}
+
 /* The run that is next, 0 if none is: the slot whose turn it is among its
  * neighbours.
  */
@@ -732,13 +761,14 @@ take_run (struct slot_pool *p, uint32_t max, uint32_t *slots,
     return 0;
   *first = p->slots[i].page;
   for (uint32_t back = 1; back < max && *first > 0; back++) {
-    before = queued_slot (p, *first - 1);
+    before = neighbour_slot (p, *first - 1, *first);
     if (before == SLOT_NONE)
       break;
     i = before;
     --*first;
   }
-  for (; n < max && i != SLOT_NONE; i = queued_slot (p, *first + n)) {
+  for (; n < max && i != SLOT_NONE;
+       i = neighbour_slot (p, *first + n, *first)) {
     begin_writing (p, i);
     slots[n++] = i;
   }
@@ -819,6 +849,23 @@ hand_down (struct slot *s, struct slot *successor)
   s->failed = false;
 }
 
+/* Both its writes have ended. */
+static void
+leave (struct slot_pool *p, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+
+  if (s->successor == SLOT_NONE)
+    index_remove (p, i);
+  else {
+    struct slot *n = &p->slots[s->successor];
+
+    n->predecessor = SLOT_NONE;
+    queue_append (p, queue_of (p, n), s->successor);
+  }
+  free_slot (p, i);
+}
+
 static void
 end_one (struct slot_pool *p, uint32_t i, int error)
 {
@@ -826,11 +873,14 @@ end_one (struct slot_pool *p, uint32_t i, int error)
   struct slot *n = s->successor == SLOT_NONE ? NULL : &p->slots[s->successor];
   bool owed = error && s->owed;
 
+  assert (!error || !s->sending);
+
   if (owed && n)
     hand_down (s, n);
   leave_epoch (p, s->epoch);
   tell_waiter (s, error);
-  if (owed && !n && !p->owner.has_other_copy (p->owner.data, s->page)) {
+  if (error && !n && !p->owner.has_other_copy (p->owner.data, s->page) &&
+      owed) {
     s->state = SLOT_FAILED;
     if (p->failed == 0)
       set_retry_time (p);
@@ -839,13 +889,10 @@ end_one (struct slot_pool *p, uint32_t i, int error)
     return;
   }
   set_failed (p, s, false);
-  if (!n)
-    index_remove (p, i);
-  else {
-    n->predecessor = SLOT_NONE;
-    queue_append (p, queue_of (p, n), s->successor);
-  }
-  free_slot (p, i);
+  if (s->sending)
+    s->state = SLOT_LANDING;
+  else
+    leave (p, i);
 }
 
 void
@@ -857,6 +904,53 @@ slot_pool_written (struct slot_pool *p, const uint32_t *slots, uint32_t n,
     end_one (p, slots[i], error);
   if (drain_end (&p->drain, n, error < 0, now_ns (CLOCK_MONOTONIC)))
     pthread_cond_broadcast (&p->freed);
+  pthread_mutex_unlock (&p->lock);
+}
+
+void
+slot_pool_send (struct slot_pool *p, const uint32_t *slots, uint32_t n)
+{
+  /* They are the writer's own. */
+  for (uint32_t i = 0; i < n; i++)
+    p->slots[slots[i]].sending = true;
+}
+
+/* How many slots of the run, in a row, are the newest of their pages. */
+static uint32_t
+newest_run (const struct slot_pool *p, const uint32_t *slots, uint32_t n)
+{
+  uint32_t i = 0;
+
+  while (i < n && p->slots[slots[i]].successor == SLOT_NONE &&
+         !p->slots[slots[i]].dropped)
+    i++;
+  return i;
+}
+
+/* So readers who no longer find the slots know of the donor. */
+static void
+tell_landed (struct slot_pool *p, const uint32_t *slots, uint32_t n,
+             const void *donor)
+{
+  for (uint32_t i = 0, run; i < n; i += run > 0 ? run : 1) {
+    run = newest_run (p, slots + i, n - i);
+    if (run > 0)
+      p->owner.landed (p->owner.data, p->slots[slots[i]].page, run, donor);
+  }
+}
+
+void
+slot_pool_landed (struct slot_pool *p, const uint32_t *slots, uint32_t n,
+                  const void *donor)
+{
+  pthread_mutex_lock (&p->lock);
+  if (donor)
+    tell_landed (p, slots, n, donor);
+  for (uint32_t i = 0; i < n; i++) {
+    p->slots[slots[i]].sending = false;
+    if (p->slots[slots[i]].state == SLOT_LANDING)
+      leave (p, slots[i]);
+  }
   pthread_mutex_unlock (&p->lock);
 }
 

@@ -1,12 +1,12 @@
 /* Slots: registered, page-aligned buffers that hold writes on their way
  * to the local copy, and the index of the newest slot of each page.
  *
- * The life of a slot: FREE, TAKEN by a worker that fills it and begins
- * to write it to a donor, then committed: it enters the index and waits for
- * the local copy (QUEUED, or BEHIND an earlier write of its page), WRITING,
- * and FREE again, once nobody holds it either, such as for the write to the
- * donor.  So a slot is released only when both its remote and its local
- * write have ended, and at most one local write of a page is in flight.  A
+ * The life of a slot: FREE, TAKEN by a worker that fills it, then committed:
+ * it enters the index and waits for the writer (QUEUED, or BEHIND an earlier
+ * write of its page), WRITING to the local copy and maybe to a donor,
+ * LANDING if the latter takes longer, and FREE again, once nobody reads it
+ * either.  So a slot is released only when both its remote and its local
+ * write have ended, and at most one of each is in flight for a page.  A
  * committed slot that is superseded before its write began is never
  * written; its successor takes its place in the queue and its obligation
  * towards flushes.
@@ -34,7 +34,7 @@ struct slot_waiter {
   pthread_cond_t done;
 };
 
-/* Both are called with the pool locked, so that what a page's slot says
+/* All are called with the pool locked, so that what a page's slot says
  * and what its owner says change together.
  */
 struct slot_pool_owner {
@@ -43,10 +43,15 @@ struct slot_pool_owner {
    * what was acknowledged before.
    */
   bool (*committed) (void *data, uint64_t first, uint32_t n);
-  /* A committed slot whose local write failed for good: true if the page
-   * has another good copy; then the slot may go.
+  /* The newest slot of a page, whose local write failed for good: true if
+   * the page has another good copy, which is its only one now; then the slot
+   * may go.
    */
   bool (*has_other_copy) (void *data, uint64_t page);
+  /* The donor, as slot_pool_landed was told, has the newest content of n
+   * pages from `first` on.
+   */
+  void (*landed) (void *data, uint64_t first, uint32_t n, const void *donor);
   void *data;
 };
 
@@ -71,11 +76,6 @@ int slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots);
 /* Return slots that were taken and not committed. */
 void slot_pool_put_back (struct slot_pool *p, const uint32_t *slots,
                          uint32_t n);
-
-/* Keep slots that were taken, and will be committed, from being reused
- * until slot_pool_release.
- */
-void slot_pool_hold (struct slot_pool *p, const uint32_t *slots, uint32_t n);
 
 /* Make taken slots the newest content of n pages from `first` on.  With a
  * waiter, slot_pool_wait waits for these very slots; they go to the local
@@ -109,6 +109,13 @@ void slot_pool_drop (struct slot_pool *p, uint64_t first, uint64_t n);
 uint64_t slot_pool_clear_run (struct slot_pool *p, uint64_t first,
                               uint64_t n);
 
+/* The same, of pages that have no write to the local copy before them or in
+ * flight: what they have there is their newest content, unless they were
+ * discarded.
+ */
+uint64_t slot_pool_stored_run (struct slot_pool *p, uint64_t first,
+                               uint64_t n);
+
 /* Have slots that could not be written tried again now, not only when a
  * second has passed.
  */
@@ -134,7 +141,14 @@ uint32_t slot_pool_next_now (struct slot_pool *p, uint32_t max,
  * is in flight.
  */
 bool slot_pool_rest (struct slot_pool *p);
-/* The write of this run ended, with 0 or -errno. */
+/* A donor gets this run as well, before slot_pool_written. */
+void slot_pool_send (struct slot_pool *p, const uint32_t *slots, uint32_t n);
+/* The donor has it, or, with NULL, will not. */
+void slot_pool_landed (struct slot_pool *p, const uint32_t *slots,
+                       uint32_t n, const void *donor);
+/* Its write to the local copy ended, with 0 or -errno; if it failed no
+ * donor is being written to any more.
+ */
 void slot_pool_written (struct slot_pool *p, const uint32_t *slots,
                         uint32_t n, int error);
 /* Make slot_pool_next return 0 when nothing is left to write. */

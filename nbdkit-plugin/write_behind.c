@@ -9,11 +9,12 @@
 #include "fabric/fabric.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/disk_queue.h"
+#include "nbdkit-plugin/lane_pool.h"
 #include "nbdkit-plugin/slot_pool.h"
 
 enum {
   DEPTH_MIN = 4, DEPTH_MAX = 64, /* writes in flight */
-  RUN_MAX = 64,                 /* pages in one write */
+  RUN_MAX = SPAN_PAGES_MAX,     /* pages in one write */
   TRIES = 3,
   BAD_PAGES_MAX = 8,            /* in a row: then it is the disk as a whole */
   STACK_BYTES = 64 << 10,       /* locked memory, so small */
@@ -39,14 +40,11 @@ struct run {
   uint32_t slots[RUN_MAX], n;
   uint64_t first;               /* page */
   int64_t begin_ns;
-  struct run *next;             /* among the free */
+  struct run *next;             /* among the free, or those just begun */
 };
 
 struct write_behind {
-  struct slot_pool *pool;
-  struct backing *backing;
-  void (*settle) (void *data, uint64_t first, uint32_t n);
-  void *data;
+  struct write_behind_params params;
   pthread_t thread;
   bool started;
   _Atomic uint64_t errors;
@@ -54,6 +52,7 @@ struct write_behind {
   struct disk_queue *queue;     /* the thread's, like all below */
   struct run *runs, *free;
   unsigned in_flight, depth;
+  bool sent;                    /* something is on its way to a donor */
 };
 
 /* Slots are often adjacent in memory: then one element serves several. */
@@ -81,7 +80,7 @@ write_again (struct write_behind *w, const uint32_t *slots, uint32_t n,
 {
   struct iovec iov[RUN_MAX];
 
-  return backing_write (w->backing, iov, gather (w->pool, slots, n, iov),
+  return backing_write (w->params.backing, iov, gather (w->params.pool, slots, n, iov),
                         first * PAGE_SIZE_BYTES);
 }
 
@@ -91,9 +90,9 @@ note_written (struct write_behind *w, const struct run *run, uint32_t i,
 {
   if (error < 0) {
     atomic_fetch_add (&w->errors, 1);
-    w->settle (w->data, run->first + i, n);
+    w->params.settle (w->params.data, run->first + i, n);
   }
-  slot_pool_written (w->pool, run->slots + i, n, error);
+  slot_pool_written (w->params.pool, run->slots + i, n, error);
 }
 
 /* The run has failed with this error: one bad page must not keep its
@@ -158,38 +157,63 @@ end_runs (struct write_behind *w, int64_t wait_ns)
   }
 }
 
-/* Begin what is queued, up to the depth; with nothing in flight, wait for
- * it.  False if there was nothing.
+static uint32_t
+next_run (struct write_behind *w, struct run *run)
+{
+  bool wait = w->in_flight == 0 && !w->sent;
+
+  return (wait ? slot_pool_next : slot_pool_next_now)
+    (w->params.pool, RUN_MAX, run->slots, &run->first);
+}
+
+static void
+submit (struct write_behind *w, struct run *begun)
+{
+  const int64_t now_ns = fabric_now_ns ();
+
+  for (; begun; begun = begun->next)
+    begun->begin_ns = now_ns;
+  disk_queue_submit (w->queue);
+}
+
+/* Begin what is due, up to the depth; with nothing in flight, wait for it.
+ * False if there was nothing.
  */
 static bool
 begin_runs (struct write_behind *w)
 {
-  int64_t begin_ns = 0;
-  bool any = false;
+  struct run *begun = NULL, *run;
 
   while (w->in_flight < w->depth) {
-    struct run *run = w->free;
-
-    run->n = (w->in_flight > 0 ? slot_pool_next_now : slot_pool_next)
-      (w->pool, RUN_MAX, run->slots, &run->first);
+    run = w->free;
+    run->n = next_run (w, run);
     if (run->n == 0)
       break;
-    if (!any)
-      begin_ns = fabric_now_ns ();
-    run->begin_ns = begin_ns;
+    w->params.send (w->params.data, run->first, run->slots, run->n);
     disk_queue_add (w->queue, &run->write, run->iov,
-                    gather (w->pool, run->slots, run->n, run->iov),
+                    gather (w->params.pool, run->slots, run->n, run->iov),
                     run->first * PAGE_SIZE_BYTES);
     w->free = run->next;
+    run->next = begun;
+    begun = run;
     w->in_flight++;
-    any = true;
   }
-  if (any)
-    disk_queue_submit (w->queue);
-  return any;
+  if (!begun)
+    return false;
+  w->sent = true;
+  submit (w, begun);
+  return true;
 }
 
-/* While writes are in flight and no more work is there, the thread looks
+/* How long the disk may be waited for. */
+static int64_t
+patience_ns (const struct write_behind *w, bool rested)
+{
+  return rested ? 0
+    : w->in_flight >= w->depth && !w->sent ? DISK_QUEUE_EVER : LOOK_NS;
+}
+
+/* While anything is in flight and no more work is there, the thread looks
  * after both now and then, or sooner if anyone waits for a write.
  */
 static void *
@@ -197,11 +221,16 @@ run_writer (void *data)
 {
   struct write_behind *w = data;
 
-  while (begin_runs (w) || w->in_flight > 0) {
-    if (w->in_flight >= w->depth)
-      end_runs (w, DISK_QUEUE_EVER);
-    else
-      end_runs (w, slot_pool_rest (w->pool) ? 0 : LOOK_NS);
+  while (begin_runs (w) || w->in_flight > 0 || w->sent) {
+    bool full = w->in_flight >= w->depth;
+    bool rested = !full && slot_pool_rest (w->params.pool);
+    bool disk = w->in_flight > 0;
+
+    if (disk)
+      end_runs (w, patience_ns (w, rested));
+    if (w->sent)
+      w->sent = w->params.land (w->params.data,
+                                disk || rested ? 0 : LOOK_NS);
   }
   return NULL;
 }
@@ -227,7 +256,7 @@ start_thread (struct write_behind *w)
 static int
 allocate (struct write_behind *w)
 {
-  w->queue = disk_queue_new (backing_fd (w->backing), DEPTH_MAX);
+  w->queue = disk_queue_new (backing_fd (w->params.backing), DEPTH_MAX);
   w->runs = calloc (DEPTH_MAX, sizeof *w->runs);
   if (!w->queue || !w->runs)
     return ENOMEM;
@@ -240,19 +269,14 @@ allocate (struct write_behind *w)
 }
 
 struct write_behind *
-write_behind_start (struct slot_pool *pool, struct backing *backing,
-                    void (*settle) (void *data, uint64_t first, uint32_t n),
-                    void *data)
+write_behind_start (const struct write_behind_params *params)
 {
   struct write_behind *w = calloc (1, sizeof *w);
   int r;
 
   if (!w)
     return NULL;
-  w->pool = pool;
-  w->backing = backing;
-  w->settle = settle;
-  w->data = data;
+  w->params = *params;
   r = allocate (w);
   if (r == 0)
     r = start_thread (w);
@@ -268,7 +292,7 @@ write_behind_start (struct slot_pool *pool, struct backing *backing,
 void
 write_behind_stop (struct write_behind *w)
 {
-  slot_pool_stop (w->pool);
+  slot_pool_stop (w->params.pool);
   if (w->started)
     pthread_join (w->thread, NULL);
   w->started = false;

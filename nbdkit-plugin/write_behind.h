@@ -1,23 +1,38 @@
-/* The threads that carry slots to the local copy. */
+/* The thread that carries slots to the local copy, and has them sent to
+ * donors.
+ */
 
 #ifndef ISW_WRITE_BEHIND_H
 #define ISW_WRITE_BEHIND_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct backing;
 struct slot_pool;
 struct write_behind;
 
-/* Start the writers.  settle is called, from any of them, for pages that
- * could not be written, and returns once it is decided whether they have
- * another copy.  NULL with errno set if a thread cannot be had.
- */
+struct write_behind_params {
+  struct slot_pool *pool;
+  struct backing *backing;
+  /* Called from the thread.  A run of slots is about to be written: send it
+   * to its donor as well (slot_pool_send), if it has one.
+   */
+  void (*send) (void *data, uint64_t first, const uint32_t *slots,
+                uint32_t n);
+  /* See what of that has landed (slot_pool_landed); if nothing has, wait so
+   * long at most.  False if nothing is on its way any more.
+   */
+  bool (*land) (void *data, int64_t wait_ns);
+  /* Wait for what is on its way of these pages. */
+  void (*settle) (void *data, uint64_t first, uint32_t n);
+  void *data;
+};
+
+/* Start the thread.  NULL with errno set if it cannot be had. */
 struct write_behind *
-write_behind_start (struct slot_pool *pool, struct backing *backing,
-                    void (*settle) (void *data, uint64_t first, uint32_t n),
-                    void *data);
-/* Write what is left, stop the pool, join the threads. */
+write_behind_start (const struct write_behind_params *params);
+/* Write what is left, stop the pool, join the thread. */
 void write_behind_stop (struct write_behind *w);
 /* Stop if need be, and free.  NULL is allowed. */
 void write_behind_free (struct write_behind *w);

@@ -176,13 +176,10 @@ def map_all(b, h):
 
 
 def wait_landed(b):
-    """Until each page written is known to be where it went: a write does
-    not wait for that."""
-    def landed():
-        c = b.counters()
-        return (c["pages_written"] ==
-                c["pages_written_donors"] + c["pages_written_disk"])
-    wait_until(landed, 10, "each page written went somewhere")
+    """Until each page written is where it goes: a write does not wait for
+    that."""
+    wait_until(lambda: b.status()["write_behind"]["in_use"] == 0, 10,
+               "each page written went somewhere")
 
 
 class Process:

@@ -488,17 +488,17 @@ END_TEST
 
 START_TEST (lanes_are_bounded)
 {
-  struct peer_lane lanes[64], more;
+  struct peer_lane lanes[128], more;
   struct donor d;
   struct peer p;
   unsigned i;
 
   donor_start (&d, NULL);
   peer_begin (&p, &d, 1);
-  for (i = 0; i < 64; i++)
+  for (i = 0; i < G_N_ELEMENTS (lanes); i++)
     ck_assert_int_eq (peer_lane_open (&lanes[i], &p), 0);
   ck_assert_int_lt (peer_lane_open (&more, &p), 0);
-  for (i = 0; i < 64; i++)
+  for (i = 0; i < G_N_ELEMENTS (lanes); i++)
     peer_lane_close (&lanes[i]);
   peer_close (&p);
   donor_stop (&d);

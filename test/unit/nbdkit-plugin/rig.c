@@ -173,7 +173,14 @@ rig_expect (struct rig *r, uint64_t page, int fill)
 void
 rig_settle (struct rig *r)
 {
-  device_settle_pages (r->device, 0, UINT64_MAX);
+  struct slot_pool_stats stats;
+
+  for (;;) {
+    slot_pool_stats (r->device->slots, &stats);
+    if (stats.in_use == 0)
+      return;
+    usleep (500);
+  }
 }
 
 uint64_t

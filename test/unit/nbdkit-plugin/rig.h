@@ -74,7 +74,7 @@ void rig_lose_donors (struct rig *r);
 void rig_write (struct rig *r, uint64_t page, int fill);
 void rig_expect (struct rig *r, uint64_t page, int fill);
 
-/* Wait until nothing is on its way to a donor. */
+/* Wait until everything written is on the local copy and with its donor. */
 void rig_settle (struct rig *r);
 
 /* Pages that the donors wrote, once those on their way are there, or

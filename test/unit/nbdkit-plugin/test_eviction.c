@@ -296,6 +296,7 @@ START_TEST (a_slab_that_is_discarded_is_given_back)
   rig_write (&rig, 0, 'a');
   home = rig_wait_mapped (&rig, 0);
   rig_write (&rig, 1, 'a');
+  rig_settle (&rig);
   ck_assert_int_eq (device_trim (rig.device, MIB, 0), 0);
   fake_donor_wait_heard (rig.donors[0], MESSAGE_UNMAP, 1);
   rig_expect (&rig, 1, 0);

@@ -106,109 +106,6 @@ START_TEST (a_lane_has_one_owner_at_a_time)
 }
 END_TEST
 
-/* Take a lane, and leave it in the air with this page. */
-static struct lane *
-launch (uint64_t page)
-{
-  struct lane *lane = lane_pool_take (&pool, 0);
-
-  lane_pool_launch (&pool, lane, page, 1);
-  return lane;
-}
-
-START_TEST (free_lanes_are_taken_before_those_in_the_air)
-{
-  struct lane *air[2] = { launch (1), launch (2) };
-  struct lane *lane;
-
-  for (int i = 2; i < LANES; i++) {
-    lane = lane_pool_take (&pool, 0);
-    ck_assert (!lane->in_air);
-  }
-  for (int i = 0; i < 2; i++) {
-    lane = lane_pool_take (&pool, 0);
-    ck_assert_ptr_eq (lane, air[i]);
-    ck_assert (lane->in_air);
-  }
-  ck_assert_ptr_null (lane_pool_take (&pool, 0));
-  lane_pool_put (&pool, air[0]);
-  lane = lane_pool_take (&pool, 0);
-  ck_assert_ptr_eq (lane, air[0]);
-  ck_assert (!lane->in_air);
-}
-END_TEST
-
-START_TEST (a_lane_is_recalled_by_its_pages)
-{
-  struct lane *air[2];
-
-  for (int i = 0; i < 2; i++) {
-    air[i] = lane_pool_take (&pool, 0);
-    lane_pool_launch (&pool, air[i], 10 * i, 10);
-  }
-  ck_assert_ptr_null (lane_pool_recall (&pool, 20, 5));
-  ck_assert_ptr_eq (lane_pool_recall (&pool, 19, 5), air[1]);
-  ck_assert_ptr_null (lane_pool_recall (&pool, 10, 10));
-  lane_pool_launch (&pool, air[1], 10, 10);
-  ck_assert_ptr_eq (lane_pool_recall (&pool, 9, 2), air[0]);
-  ck_assert_ptr_eq (lane_pool_recall (&pool, 9, 2), air[1]);
-  ck_assert_ptr_null (lane_pool_recall (&pool, 9, 2));
-}
-END_TEST
-
-static void
-take_to_launch (void *data)
-{
-  *(struct lane **) data = lane_pool_take_to_launch (&pool, INT64_MAX);
-}
-
-/* However many are asked for: those that wait for a landing count. */
-START_TEST (half_of_the_lanes_are_in_the_air_at_most)
-{
-  struct lane *recalled[LANES / 2], *got = NULL;
-  struct thread waiter;
-
-  for (int i = 0; i < LANES / 2; i++)
-    launch (i);
-  for (int i = 0; i < LANES / 2; i++)
-    recalled[i] = lane_pool_take_to_launch (&pool, 0);
-  ck_assert (recalled[LANES / 2 - 1]->in_air);
-  ck_assert_ptr_null (lane_pool_take_to_launch (&pool, 0));
-
-  thread_start (&waiter, take_to_launch, &got);
-  thread_wait_asleep (&waiter);
-  lane_pool_put (&pool, recalled[0]);
-  thread_join (&waiter);
-  ck_assert (!got->in_air);
-}
-END_TEST
-
-static void
-await_launch (void *data)
-{
-  *(bool *) data = lane_pool_await_launch (&pool);
-}
-
-START_TEST (a_launch_and_the_end_are_awaited)
-{
-  struct thread waiter;
-  bool any = false;
-
-  thread_start (&waiter, await_launch, &any);
-  thread_wait_asleep (&waiter);
-  launch (1);
-  thread_join (&waiter);
-  ck_assert (any);
-
-  lane_pool_put (&pool, lane_pool_recall (&pool, 1, 1));
-  thread_start (&waiter, await_launch, &any);
-  thread_wait_asleep (&waiter);
-  lane_pool_stop (&pool);
-  thread_join (&waiter);
-  ck_assert (!any);
-}
-END_TEST
-
 int
 main (void)
 {
@@ -219,9 +116,5 @@ main (void)
   tcase_add_test (c, without_a_free_lane_the_deadline_ends_the_wait);
   tcase_add_test (c, a_lane_put_back_wakes_a_waiter);
   tcase_add_test (c, a_lane_has_one_owner_at_a_time);
-  tcase_add_test (c, free_lanes_are_taken_before_those_in_the_air);
-  tcase_add_test (c, a_lane_is_recalled_by_its_pages);
-  tcase_add_test (c, half_of_the_lanes_are_in_the_air_at_most);
-  tcase_add_test (c, a_launch_and_the_end_are_awaited);
   return suite_run ("lane_pool", c);
 }

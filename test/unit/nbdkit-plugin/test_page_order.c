@@ -247,36 +247,6 @@ START_TEST (a_strengthened_claim_is_waited_for)
 }
 END_TEST
 
-/* Among others, and alone. */
-START_TEST (a_claim_is_the_same_wherever_it_lives)
-{
-  struct page_claim before, old, new, after;
-  struct claimant writer;
-
-  page_order_claim (&order, &before, 0, 2);
-  page_order_claim (&order, &old, 2, 4);
-  page_order_claim (&order, &after, 8, 1);
-  page_order_move (&order, &old, &new);
-  memset (&old, 0xff, sizeof old);
-  begin_and_sleep (&writer, 5, 3);
-  page_order_release (&order, &before);
-  page_order_release (&order, &after);
-  page_order_move (&order, &new, &old);
-  memset (&new, 0xff, sizeof new);
-  ck_assert_int_eq (writer.turn, 0);
-  page_order_release (&order, &old);
-  writer.release = true;
-  thread_join (&writer.thread);
-  ck_assert_int_eq (writer.turn, 1);
-
-  page_order_claim (&order, &old, 2, 4);
-  page_order_move (&order, &old, &new);
-  page_order_release (&order, &new);
-  ck_assert_ptr_null (order.head);
-  ck_assert_ptr_null (order.tail);
-}
-END_TEST
-
 int
 main (void)
 {
@@ -288,7 +258,6 @@ main (void)
   tcase_add_test (c, a_later_claim_does_not_pass_a_waiting_one);
   tcase_add_test (c, a_page_has_one_writer_at_a_time);
   tcase_add_test (c, nobody_starves);
-  tcase_add_test (c, a_claim_is_the_same_wherever_it_lives);
   tcase_add_test (c, a_weak_claim_makes_nobody_wait_and_is_broken);
   tcase_add_test (c, a_weak_claim_needs_pages_that_nobody_has_claimed);
   tcase_add_test (c, a_strengthened_claim_is_waited_for);

@@ -407,6 +407,22 @@ START_TEST (zeros_that_were_settled_are_found_no_more)
 }
 END_TEST
 
+/* A discard changes the states before it takes the slots out of the way. */
+START_TEST (what_lands_late_is_not_put_over_a_discard)
+{
+  struct slab_home pinned;
+
+  map (0);
+  ck_assert (slab_table_pin (table, 0, &pinned));
+  slab_table_set_pages (table, 3, 2, PAGE_ZERO);
+  slab_table_land (table, 0, 8, &pinned);
+  slab_table_unpin (table, 0, &pinned);
+  assert_route (0, 8, SOURCE_DONOR, 3);
+  assert_route (3, 5, SOURCE_ZERO, 2);
+  assert_route (5, 4, SOURCE_DONOR, 3);
+}
+END_TEST
+
 /* alpha * n reaches 20 with n = 100. */
 START_TEST (a_slab_gets_hot_once_a_second)
 {
@@ -677,6 +693,7 @@ main (void)
   tcase_add_test (c, a_slab_with_lost_pages_is_not_placed);
   tcase_add_test (c, zeros_are_found_run_by_run);
   tcase_add_test (c, zeros_that_were_settled_are_found_no_more);
+  tcase_add_test (c, what_lands_late_is_not_put_over_a_discard);
   tcase_add_test (c, a_slab_gets_hot_once_a_second);
   tcase_add_test (c, an_access_of_many_pages_may_cross_the_threshold);
   tcase_add_test (c, of_many_threads_one_is_told);

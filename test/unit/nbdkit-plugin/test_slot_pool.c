@@ -33,13 +33,28 @@ has_other_copy (void *data, uint64_t page)
   return donor_has_it;
 }
 
+static uint64_t landed_first;
+static uint32_t landed_pages;   /* in all */
+static const void *landed_on;
+
+static void
+landed (void *data, uint64_t first, uint32_t n, const void *donor)
+{
+  (void) data;
+  landed_first = first;
+  landed_pages += n;
+  landed_on = donor;
+}
+
 static void
 setup (void)
 {
   donor_has_it = local_is_old = false;
+  landed_pages = 0;
+  landed_on = NULL;
   pool = slot_pool_new (memory, SLOTS, 0,
                         (struct slot_pool_owner) {
-                          committed, has_other_copy, NULL });
+                          committed, has_other_copy, landed, NULL });
   ck_assert_ptr_nonnull (pool);
 }
 
@@ -445,25 +460,6 @@ START_TEST (a_reader_keeps_a_slot_from_reuse)
 }
 END_TEST
 
-/* For the write to a donor, which may last longer than that to the disk. */
-START_TEST (a_slot_is_held_from_before_its_commit)
-{
-  uint32_t a = take (), slots[SLOTS / 2];
-
-  slot_pool_hold (pool, &a, 1);
-  slot_pool_commit (pool, 5, &a, 1, NULL);
-  write_through (a, 5);
-  ck_assert_uint_eq (find (5), SLOT_NONE);
-  ck_assert_uint_eq (stats ().in_use, 1);
-  ck_assert_int_eq (slot_pool_take (pool, SLOTS / 2, slots), 0);
-  for (int i = 0; i < SLOTS / 2; i++)
-    ck_assert_uint_ne (slots[i], a);
-  slot_pool_put_back (pool, slots, SLOTS / 2);
-  slot_pool_release (pool, &a, 1);
-  assert_empty ();
-}
-END_TEST
-
 START_TEST (a_reader_keeps_a_superseded_slot)
 {
   uint32_t a = commit (5, NULL), read[2], b;
@@ -477,6 +473,147 @@ START_TEST (a_reader_keeps_a_superseded_slot)
   ck_assert_uint_eq (stats ().in_use, 1);
   slot_pool_release (pool, &read[1], 1);
   (void) a;
+  assert_empty ();
+}
+END_TEST
+
+/* ---- slots that are written to a donor as well ---- */
+
+static const int donor;
+
+/* Begin the next write, to a donor as well. */
+static void
+begin_both (uint32_t slot, uint64_t page)
+{
+  begin (slot, page);
+  slot_pool_send (pool, &slot, 1);
+}
+
+static void
+land (uint32_t slot)
+{
+  slot_pool_landed (pool, &slot, 1, &donor);
+}
+
+START_TEST (a_slot_lives_until_both_its_writes_have_ended)
+{
+  uint32_t a = commit (5, NULL);
+
+  begin_both (a, 5);
+  if (_i == 0) {
+    end (a, 0);
+    ck_assert_int_eq (slot_pool_flush (pool), 0);
+    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10), 10);
+  }
+  else {
+    land (a);
+    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10), 5);
+  }
+  ck_assert_uint_eq (find (5), a);
+  ck_assert_uint_eq (slot_pool_clear_run (pool, 0, 10), 5);
+  ck_assert_uint_eq (stats ().in_use, 1);
+  if (_i == 0)
+    land (a);
+  else
+    end (a, 0);
+  ck_assert_uint_eq (find (5), SLOT_NONE);
+  ck_assert_uint_eq (landed_first, 5);
+  ck_assert_uint_eq (landed_pages, 1);
+  ck_assert_ptr_eq (landed_on, &donor);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (a_donor_that_fails_has_nothing)
+{
+  uint32_t a = commit (5, NULL);
+
+  begin_both (a, 5);
+  end (a, 0);
+  slot_pool_landed (pool, &a, 1, NULL);
+  ck_assert_uint_eq (landed_pages, 0);
+  assert_empty ();
+}
+END_TEST
+
+/* The donor never has two contents of a page on their way, and what it has
+ * of an older one is not the page's.
+ */
+START_TEST (a_page_has_one_write_to_a_donor_in_flight)
+{
+  uint32_t a = commit (5, NULL), b;
+
+  begin_both (a, 5);
+  if (_i == 0)
+    end (a, 0);
+  b = commit (5, NULL);
+  if (_i == 1)
+    end (a, 0);
+  ck_assert_uint_eq (find (5), b);
+  assert_nothing_to_write ();
+  land (a);
+  ck_assert_uint_eq (landed_pages, 0);
+  begin_both (b, 5);
+  land (b);
+  ck_assert_uint_eq (landed_pages, 1);
+  end (b, 0);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (what_was_dropped_does_not_land)
+{
+  uint32_t a = commit (5, NULL);
+
+  begin_both (a, 5);
+  if (_i == 0)
+    end (a, 0);
+  slot_pool_drop (pool, 5, 1);
+  if (_i == 1)
+    end (a, 0);
+  ck_assert_uint_eq (find (5), SLOT_NONE);
+  ck_assert_uint_eq (slot_pool_clear_run (pool, 5, 1), 0);
+  ck_assert_uint_eq (slot_pool_stored_run (pool, 5, 1), 1);
+  land (a);
+  ck_assert_uint_eq (landed_pages, 0);
+  ck_assert_uint_eq (slot_pool_clear_run (pool, 5, 1), 1);
+  assert_empty ();
+}
+END_TEST
+
+START_TEST (the_newest_of_a_run_land)
+{
+  uint32_t slots[4], got[4];
+  uint64_t first;
+
+  ck_assert_int_eq (slot_pool_take (pool, 4, slots), 0);
+  slot_pool_commit (pool, 10, slots, 4, NULL);
+  ck_assert_uint_eq (slot_pool_next (pool, 4, got, &first), 4);
+  slot_pool_send (pool, got, 4);
+  slot_pool_drop (pool, 10, 1);
+  slot_pool_written (pool, got, 4, 0);
+  slot_pool_drop (pool, 12, 1);
+  slot_pool_landed (pool, got, 4, &donor);
+  ck_assert_uint_eq (landed_pages, 2);
+  ck_assert_uint_eq (landed_first, 13);
+  assert_empty ();
+}
+END_TEST
+
+/* A slab's pages are never in one run with another's. */
+START_TEST (a_run_ends_with_its_block)
+{
+  uint32_t slots[4], got[4];
+  uint64_t first;
+
+  ck_assert_int_eq (slot_pool_take (pool, 4, slots), 0);
+  slot_pool_commit (pool, 254, slots, 4, NULL);
+  ck_assert_uint_eq (slot_pool_next (pool, 4, got, &first), 2);
+  ck_assert_uint_eq (first, 254);
+  slot_pool_written (pool, got, 2, 0);
+  ck_assert_uint_eq (slot_pool_next (pool, 4, got, &first), 2);
+  ck_assert_uint_eq (first, 256);
+  slot_pool_written (pool, got, 2, 0);
   assert_empty ();
 }
 END_TEST
@@ -758,7 +895,7 @@ start_with_delay (int64_t delay_ns)
   slot_pool_free (pool);
   pool = slot_pool_new (memory, SLOTS, delay_ns,
                         (struct slot_pool_owner) {
-                          committed, has_other_copy, NULL });
+                          committed, has_other_copy, landed, NULL });
   ck_assert_ptr_nonnull (pool);
 }
 
@@ -1101,7 +1238,6 @@ main (void)
   tcase_add_test (c, a_dropped_write_may_fail);
   tcase_add_test (c, a_waiter_is_told_of_a_dropped_write);
   tcase_add_test (c, a_reader_keeps_a_slot_from_reuse);
-  tcase_add_test (c, a_slot_is_held_from_before_its_commit);
   tcase_add_test (c, a_reader_keeps_a_superseded_slot);
   tcase_add_test (c, take_waits_for_a_write);
   tcase_add_test (c, take_fails_when_failed_slots_fill_the_pool);
@@ -1121,6 +1257,12 @@ main (void)
   tcase_add_test (c, who_needs_a_slot_waits_for_no_others);
   tcase_add_test (c, a_waiter_is_written_before_others_are_due);
   tcase_add_test (c, at_the_end_none_waits);
+  tcase_add_loop_test (c, a_slot_lives_until_both_its_writes_have_ended, 0, 2);
+  tcase_add_test (c, a_donor_that_fails_has_nothing);
+  tcase_add_loop_test (c, a_page_has_one_write_to_a_donor_in_flight, 0, 2);
+  tcase_add_loop_test (c, what_was_dropped_does_not_land, 0, 2);
+  tcase_add_test (c, the_newest_of_a_run_land);
+  tcase_add_test (c, a_run_ends_with_its_block);
   tcase_add_test (c, a_busy_writer_takes_what_there_is);
   tcase_add_test (c, a_writer_rests_when_there_is_no_work);
   tcase_add_test (c, no_writer_rests_while_someone_waits);

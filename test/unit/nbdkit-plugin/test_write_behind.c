@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fabric/fabric.h"
 #include "fake_aio.h"
@@ -35,23 +37,73 @@ has_other_copy (void *data, uint64_t page)
 }
 
 static void
+landed (void *data, uint64_t first, uint32_t n, const void *donor)
+{
+  (void) data, (void) first, (void) n, (void) donor;
+}
+
+/* ---- the way to the donor: one run at a time, which the test lands ---- */
+
+static uint32_t sent_slots[SLOTS];
+static uint64_t sent_first;
+static _Atomic uint32_t sent;   /* slots */
+static atomic_bool has_donor, donor_is_there, settled;
+
+static void
+send_run (void *data, uint64_t first, const uint32_t *slots, uint32_t n)
+{
+  (void) data;
+  if (!has_donor || sent > 0)
+    return;
+  slot_pool_send (pool, slots, n);
+  memcpy (sent_slots, slots, n * sizeof *slots);
+  sent_first = first;
+  sent = n;
+}
+
+static void
+end_sending (bool well)
+{
+  if (sent > 0)
+    slot_pool_landed (pool, sent_slots, sent, well ? &pool : NULL);
+  sent = 0;
+}
+
+static bool
+land (void *data, int64_t wait_ns)
+{
+  (void) data;
+  if (donor_is_there)
+    end_sending (true);
+  else if (wait_ns > 0)
+    usleep (wait_ns / 1000);
+  return sent > 0;
+}
+
+static void
+settle (void *data, uint64_t first, uint32_t n)
+{
+  (void) data;
+  if (sent > 0 && sent_first < first + n && first < sent_first + sent) {
+    settled = true;
+    end_sending (false);
+  }
+}
+
+static void
 setup (void)
 {
   char *error;
 
   scratch_setup ();
   fake_disk_reset ();
+  sent = 0;
+  has_donor = donor_is_there = settled = false;
   memory = aligned_alloc (PAGE, SLOTS * PAGE);
   pool = slot_pool_new (memory, SLOTS, 0, (struct slot_pool_owner) {
-      committed, has_other_copy, NULL });
+      committed, has_other_copy, landed, NULL });
   backing = backing_open (scratch_path ("copy"), PAGES * PAGE, false, &error);
   ck_assert_ptr_nonnull (backing);
-}
-
-static void
-settle (void *data, uint64_t first, uint32_t n)
-{
-  (void) data, (void) first, (void) n;
 }
 
 /* With the queue as in the kernel, by threads, or refused. */
@@ -59,7 +111,10 @@ static void
 start (enum fake_aio aio)
 {
   fake_aio_be (aio);
-  writer = write_behind_start (pool, backing, settle, NULL);
+  writer = write_behind_start (&(struct write_behind_params) {
+      .pool = pool, .backing = backing,
+      .send = send_run, .land = land, .settle = settle,
+    });
   ck_assert_ptr_nonnull (writer);
 }
 
@@ -169,6 +224,68 @@ START_TEST (a_disk_that_is_slow_to_fail_is_not_asked_for_each)
 }
 END_TEST
 
+static uint32_t
+in_use (void)
+{
+  struct slot_pool_stats stats;
+
+  slot_pool_stats (pool, &stats);
+  return stats.in_use;
+}
+
+/* A flush does not wait for the donor, but the slot does. */
+START_TEST (a_donor_may_take_longer_than_the_disk)
+{
+  has_donor = true;
+  start (_i);
+  commit (10);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_page (10);
+  ck_assert_uint_eq (in_use (), 1);
+  commit (20);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_page (20);
+  commit (10);                  /* waits for the donor */
+  usleep (20000);
+  ck_assert_uint_eq (in_use (), 2);
+  donor_is_there = true;
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  while (in_use () > 0)
+    usleep (500);
+}
+END_TEST
+
+/* Whether a page has another copy must be known when its write failed. */
+START_TEST (the_donor_is_waited_for_where_the_disk_fails)
+{
+  has_donor = true;
+  fake_disk_fail (10 * PAGE, 11 * PAGE, false);
+  start (FAKE_AIO_THREADS);
+  commit (10);
+  ck_assert_int_eq (slot_pool_flush (pool), -EIO);
+  ck_assert (settled);
+  has_donor = false;
+  fake_disk_mend ();
+  slot_pool_retry (pool);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+}
+END_TEST
+
+/* What is on its way lands before the thread ends. */
+START_TEST (the_end_waits_for_donors)
+{
+  has_donor = true;
+  start (FAKE_AIO_THREADS);
+  commit (10);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  ck_assert_uint_eq (sent, 1);
+  donor_is_there = true;
+  write_behind_stop (writer);
+  ck_assert_uint_eq (sent, 0);
+  ck_assert_uint_eq (in_use (), 0);
+}
+END_TEST
+
 int
 main (void)
 {
@@ -181,5 +298,9 @@ main (void)
   tcase_add_test (c, a_write_that_is_held_up_does_not_hold_up_others);
   tcase_add_test (c, a_bad_page_is_not_its_neighbours);
   tcase_add_test (c, a_disk_that_is_slow_to_fail_is_not_asked_for_each);
+  tcase_add_loop_test (c, a_donor_may_take_longer_than_the_disk,
+                       FAKE_AIO_THREADS, FAKE_AIO_REFUSED + 1);
+  tcase_add_test (c, the_donor_is_waited_for_where_the_disk_fails);
+  tcase_add_test (c, the_end_waits_for_donors);
   return suite_run ("write_behind", c);
 }
