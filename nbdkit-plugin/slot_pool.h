@@ -22,10 +22,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-  PAGE_SIZE_BYTES = 4096,
-  SLOT_NONE = 0xffffffff,
-};
+#include "nbdkit-plugin/slot_index.h"
+
+enum { PAGE_SIZE_BYTES = 4096 };
 
 /* Someone who waits until given slots are on the local copy. */
 struct slot_waiter {
