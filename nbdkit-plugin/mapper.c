@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,6 +15,7 @@
 #include "conf/state_socket.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/donor_source.h"
+#include "nbdkit-plugin/helper_thread.h"
 #include "nbdkit-plugin/homes.h"
 #include "nbdkit-plugin/metrics.h"
 #include "nbdkit-plugin/placing.h"
@@ -425,7 +425,6 @@ set_up (struct mapper *m)
 int
 mapper_start (struct mapper *m, const struct mapper_params *params)
 {
-  sigset_t all, old;
   int r;
 
   m->params = *params;
@@ -437,15 +436,11 @@ mapper_start (struct mapper *m, const struct mapper_params *params)
     return -errno;
   rescues_init (&m->rescues, &m->homes, m->saver,
                 m->session_params.deadline_ns, place, m);
-  /* Signals are nbdkit's main thread's. */
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &old);
-  r = pthread_create (&m->thread, NULL, run_mapper, m);
-  pthread_sigmask (SIG_SETMASK, &old, NULL);
+  r = helper_thread_start (&m->thread, 0, run_mapper, m);
   m->started = r == 0;
   if (!m->started)
     saver_free (m->saver);
-  return -r;
+  return r;
 }
 
 static gboolean

@@ -2,10 +2,10 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "nbdkit-plugin/device.h"
+#include "nbdkit-plugin/helper_thread.h"
 
 struct saver {
   struct device *device;        /* constant, like the next two */
@@ -78,7 +78,6 @@ struct saver *
 saver_start (struct device *device, void (*wake) (void *data), void *data)
 {
   struct saver *s = calloc (1, sizeof *s);
-  sigset_t all, old;
   int r;
 
   if (!s)
@@ -89,15 +88,11 @@ saver_start (struct device *device, void (*wake) (void *data), void *data)
   s->last = &s->asked;
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->work, NULL);
-  /* Signals are nbdkit's main thread's. */
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &old);
-  r = pthread_create (&s->thread, NULL, run_saver, s);
-  pthread_sigmask (SIG_SETMASK, &old, NULL);
+  r = helper_thread_start (&s->thread, 0, run_saver, s);
   if (r == 0)
     return s;
   free (s);
-  errno = r;
+  errno = -r;
   return NULL;
 }
 

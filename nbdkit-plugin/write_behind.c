@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "fabric/fabric.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/disk_queue.h"
+#include "nbdkit-plugin/helper_thread.h"
 #include "nbdkit-plugin/lane_pool.h"
 #include "nbdkit-plugin/slot_pool.h"
 
@@ -80,7 +80,8 @@ write_again (struct write_behind *w, const uint32_t *slots, uint32_t n,
 {
   struct iovec iov[RUN_MAX];
 
-  return backing_write (w->params.backing, iov, gather (w->params.pool, slots, n, iov),
+  return backing_write (w->params.backing, iov,
+                        gather (w->params.pool, slots, n, iov),
                         first * PAGE_SIZE_BYTES);
 }
 
@@ -236,30 +237,12 @@ run_writer (void *data)
 }
 
 static int
-start_thread (struct write_behind *w)
-{
-  pthread_attr_t attr;
-  sigset_t all, old;
-  int r;
-
-  /* Signals are nbdkit's main thread's. */
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &old);
-  pthread_attr_init (&attr);
-  pthread_attr_setstacksize (&attr, STACK_BYTES);
-  r = pthread_create (&w->thread, &attr, run_writer, w);
-  pthread_attr_destroy (&attr);
-  pthread_sigmask (SIG_SETMASK, &old, NULL);
-  return r;
-}
-
-static int
 allocate (struct write_behind *w)
 {
   w->queue = disk_queue_new (backing_fd (w->params.backing), DEPTH_MAX);
   w->runs = calloc (DEPTH_MAX, sizeof *w->runs);
   if (!w->queue || !w->runs)
-    return ENOMEM;
+    return -ENOMEM;
   w->depth = DEPTH_MIN;
   for (unsigned i = 0; i < DEPTH_MAX; i++) {
     w->runs[i].next = w->free;
@@ -279,13 +262,13 @@ write_behind_start (const struct write_behind_params *params)
   w->params = *params;
   r = allocate (w);
   if (r == 0)
-    r = start_thread (w);
+    r = helper_thread_start (&w->thread, STACK_BYTES, run_writer, w);
   if (r == 0) {
     w->started = true;
     return w;
   }
   write_behind_free (w);
-  errno = r;
+  errno = -r;
   return NULL;
 }
 
