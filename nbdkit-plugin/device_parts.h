@@ -34,12 +34,13 @@ int device_write_span (struct device *d, const struct span *s,
 /* --- for the writer (write_behind.h) --- */
 
 /* Write a run of slots, within one slab, to the slab's donor as well, if it
- * has one that has time.  Waits a few milliseconds at most.
+ * has one that has room.  Waits for that 25 ms at most, in all until the next
+ * device_land; longer (as fabric_wait) where a queue is broken for it.
  */
 void device_send (struct device *d, uint64_t first, const uint32_t *slots,
                   uint32_t n);
-/* See what of that has landed; if nothing has, wait so long at most.  False
- * if nothing is being sent any more.
+/* See what of that has landed, and wait for it so long at most, or a
+ * millisecond.  False if nothing is being sent any more.
  */
 bool device_land (struct device *d, int64_t wait_ns);
 /* Wait until nothing is being sent of these pages. */

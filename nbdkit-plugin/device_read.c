@@ -20,7 +20,8 @@ read_from_slots (struct device *d, const struct span *s, uint32_t *todo,
 {
   uint32_t slots[SPAN_PAGES_MAX], n = span_pages (s), found = 0;
 
-  slot_pool_find (d->slots, span_first_page (s), n, slots);
+  if (slot_pool_find (d->slots, span_first_page (s), n, slots) == 0)
+    return;
   for (uint32_t i = 0; i < n; i++)
     if (slots[i] != SLOT_NONE && (*todo & pages_mask (i, 1))) {
       span_fill (s, span_first_page (s) + i, 1,
@@ -28,8 +29,8 @@ read_from_slots (struct device *d, const struct span *s, uint32_t *todo,
       *todo &= ~pages_mask (i, 1);
       found++;
     }
+  slot_pool_release (d->slots, slots, n);
   if (found > 0) {
-    slot_pool_release (d->slots, slots, n);
     device_count (&d->counters.read_slots, found);
     device_note (d, LATENCY_READ_SLOTS, begin_ns, found);
   }
@@ -218,24 +219,37 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
   return r;
 }
 
+struct disk_query {
+  struct device *device;
+  bool use_donor;
+};
+
+static uint64_t
+count_routed_to_disk (void *data, uint64_t page, uint64_t n)
+{
+  const struct disk_query *q = data;
+  struct slab_home home;
+  uint32_t on_disk;
+  enum page_source source = slab_table_route (q->device->slabs, page, n,
+                                              q->use_donor, &on_disk, &home);
+
+  if (source == SOURCE_DONOR)
+    slab_table_unpin (q->device->slabs,
+                      slab_table_slab_of (q->device->slabs, page), &home);
+  return source == SOURCE_DISK ? on_disk : 0;
+}
+
 /* How many of n pages that were said to be on the local copy are there for
  * certain, and nowhere else: since then they may have got a slot, and even
- * have left it again for a donor alone.
+ * have left it again for a donor alone.  Both is asked at once: a page that
+ * is discarded and written between the two would look as if it were there.
  */
 static uint32_t
 count_on_disk (struct device *d, uint64_t page, uint32_t n, bool use_donor)
 {
-  struct slab_home home;
-  uint32_t stored = slot_pool_stored_run (d->slots, page, n), on_disk;
-  enum page_source source;
+  struct disk_query q = { d, use_donor };
 
-  if (stored == 0)
-    return 0;
-  source = slab_table_route (d->slabs, page, stored, use_donor, &on_disk,
-                             &home);
-  if (source == SOURCE_DONOR)
-    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, page), &home);
-  return source == SOURCE_DISK ? on_disk : 0;
+  return slot_pool_stored_run (d->slots, page, n, count_routed_to_disk, &q);
 }
 
 static void

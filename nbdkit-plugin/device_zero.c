@@ -43,7 +43,7 @@ settle_range (struct device *d, uint64_t slab, uint64_t page, uint64_t end)
          page < end) {
     if (n > end - page)
       n = end - page;
-    n = slot_pool_stored_run (d->slots, page, n);
+    n = slot_pool_stored_run (d->slots, page, n, NULL, NULL);
     if (n > 0) {
       r = backing_zero (d->params.backing, page * PAGE_SIZE_BYTES,
                         n * PAGE_SIZE_BYTES);

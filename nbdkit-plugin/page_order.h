@@ -1,5 +1,5 @@
-/* Page order: at any time a page has at most one writer, from before its
- * remote write until its new content can be found by readers.
+/* Page order: at any time a page has at most one writer, from before its new
+ * content is made (or promoted) until readers can find that.
  *
  * A writer claims the pages of its request.  Claims that overlap are
  * granted in the order of their arrival.  Reads claim nothing, but one

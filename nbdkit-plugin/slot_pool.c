@@ -344,10 +344,12 @@ slot_pool_flush (struct slot_pool *p)
   return r;
 }
 
-void
+uint32_t
 slot_pool_find (struct slot_pool *p, uint64_t first, uint32_t n,
                 uint32_t *slots)
 {
+  uint32_t found = 0;
+
   pthread_mutex_lock (&p->lock);
   for (uint32_t i = 0; i < n; i++) {
     slots[i] = slot_index_find (&p->index, first + i);
@@ -355,10 +357,13 @@ slot_pool_find (struct slot_pool *p, uint64_t first, uint32_t n,
       continue;
     if (p->slots[slots[i]].dropped)
       slots[i] = SLOT_NONE;
-    else
+    else {
       p->slots[slots[i]].readers++;
+      found++;
+    }
   }
   pthread_mutex_unlock (&p->lock);
+  return found;
 }
 
 void
@@ -448,13 +453,17 @@ is_stored (struct slot_pool *p, uint64_t page)
 }
 
 uint64_t
-slot_pool_stored_run (struct slot_pool *p, uint64_t first, uint64_t n)
+slot_pool_stored_run (struct slot_pool *p, uint64_t first, uint64_t n,
+                      uint64_t (*also) (void *data, uint64_t first,
+                                        uint64_t n), void *data)
 {
   uint64_t i = 0;
 
   pthread_mutex_lock (&p->lock);
   while (i < n && is_stored (p, first + i))
     i++;
+  if (also && i > 0)
+    i = also (data, first, i);
   pthread_mutex_unlock (&p->lock);
   return i;
 }

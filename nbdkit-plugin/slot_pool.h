@@ -66,8 +66,8 @@ void slot_pool_free (struct slot_pool *p);
 
 void *slot_pool_buffer (const struct slot_pool *p, uint32_t slot);
 
-/* Take n slots (n at most half the pool), waiting for local writes to
- * free some if need be.  0; -EIO if the pool is full of slots that the
+/* Take n slots (n at most half the pool), waiting for writes to free some if
+ * need be.  0; -EIO if the pool is full of slots that the
  * local copy does not accept.
  */
 int slot_pool_take (struct slot_pool *p, uint32_t n, uint32_t *slots);
@@ -90,15 +90,16 @@ void slot_pool_commit (struct slot_pool *p, uint64_t first,
 int slot_pool_wait (struct slot_pool *p, struct slot_waiter *w);
 
 /* The newest slots of n pages from `first` on, SLOT_NONE where there is
- * none.  Those found cannot be reused until slot_pool_release.
+ * none.  Those found cannot be reused until slot_pool_release.  How many
+ * there are: with 0 there is nothing to release.
  */
-void slot_pool_find (struct slot_pool *p, uint64_t first, uint32_t n,
-                     uint32_t *slots);
+uint32_t slot_pool_find (struct slot_pool *p, uint64_t first, uint32_t n,
+                         uint32_t *slots);
 void slot_pool_release (struct slot_pool *p, const uint32_t *slots,
                         uint32_t n);
 
-/* Forget the content of n pages (it was discarded).  Local writes in
- * flight go on, and a later commit waits behind them.
+/* Forget the content of n pages (it was discarded).  Writes in flight go on,
+ * and a later commit waits behind them.
  */
 void slot_pool_drop (struct slot_pool *p, uint64_t first, uint64_t n);
 
@@ -110,10 +111,13 @@ uint64_t slot_pool_clear_run (struct slot_pool *p, uint64_t first,
 
 /* The same, of pages that have no write to the local copy before them or in
  * flight: what they have there is their newest content, unless they were
- * discarded.
+ * discarded.  If `also` is given it is asked about them with the pool
+ * locked, and tells how many it is.
  */
 uint64_t slot_pool_stored_run (struct slot_pool *p, uint64_t first,
-                               uint64_t n);
+                               uint64_t n,
+                               uint64_t (*also) (void *data, uint64_t first,
+                                                 uint64_t n), void *data);
 
 /* Have slots that could not be written tried again now, not only when a
  * second has passed.

@@ -215,7 +215,8 @@ tell_waiter (struct slot *s, int error)
 }
 
 /* After a failed write: what was owed to the page is owed by the newer
- * content; a flush that waited for the one waits for the other.
+ * content, unless that was discarded; a flush that waited for the one waits
+ * for the other.
  */
 static void
 hand_down (struct slot *s, struct slot *successor)
@@ -224,6 +225,8 @@ hand_down (struct slot *s, struct slot *successor)
 
   successor->epoch = s->epoch;
   s->epoch = epoch;
+  if (successor->dropped)
+    return;
   successor->owed = true;
   successor->failed = s->failed;
   s->failed = false;

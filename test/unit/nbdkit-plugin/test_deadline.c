@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fake_disk.h"
 #include "rig.h"
 #include "scratch.h"
 #include "suite.h"
@@ -291,6 +292,57 @@ START_TEST (writes_to_other_donors_go_on)
 }
 END_TEST
 
+/* What has landed nowhere keeps its slots, but leaves most for others. */
+START_TEST (a_stuck_donor_holds_a_part_of_the_slots)
+{
+  struct slot_pool_stats stats;
+
+  get_stuck ();
+  for (int i = 0; i < 250; i++)
+    rig_write (&rig, i, 'b');
+  begin ();
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  slot_pool_stats (rig.device->slots, &stats);
+  if (took_ms () < DEADLINE_MS / 2)
+    ck_assert_uint_gt (stats.in_use, 0);
+  ck_assert_uint_le (stats.in_use, stats.slots / 4);
+  for (int i = 0; i < 250; i += 10)
+    rig_expect (&rig, i, 'b');
+}
+END_TEST
+
+static struct fake_fate
+take_longer (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  (void) op;
+  return (struct fake_fate) { .delay_ns = DEADLINE_MS * MS * 2 };
+}
+
+/* The donor cannot show that it has the page while the writer is busy trying
+ * to write it to a disk that is slow to fail.
+ */
+START_TEST (a_donor_is_not_late_while_the_writer_is_held_up)
+{
+  const uint64_t written = rig_written_donors (&rig);
+
+  fake_donor_decide (rig.donors[stuck], take_longer, NULL);
+  fake_disk_slow (DEADLINE_MS * MS * 5 / 8);
+  fake_disk_fail (3 * PAGE, 4 * PAGE, false);
+  rig_write (&rig, 3, 'b');
+  while (slab_table_remote_only (rig.device->slabs) == 0 &&
+         rig.device->counters.deadlines_missed == 0)
+    usleep (1000);
+  fake_disk_mend ();
+  fake_disk_slow (0);
+  fake_donor_decide (rig.donors[stuck], NULL, NULL);
+  ck_assert_uint_eq (rig.device->counters.deadlines_missed, 0);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_uint_eq (rig_written_donors (&rig), written + 1);
+  rig_expect (&rig, 3, 'b');
+}
+END_TEST
+
 /* Both lanes wait for the stuck donor: those who want the other one wait
  * for a lane no longer than their deadline either.
  */
@@ -513,6 +565,8 @@ main (void)
   tcase_add_test (c, other_donors_go_on);
   tcase_add_test (c, other_donors_go_on_beside_writes);
   tcase_add_test (c, writes_to_other_donors_go_on);
+  tcase_add_test (c, a_stuck_donor_holds_a_part_of_the_slots);
+  tcase_add_test (c, a_donor_is_not_late_while_the_writer_is_held_up);
   tcase_add_loop_test (c, with_all_lanes_stuck_requests_end_in_time, 0, 2);
   tcase_add_test (c, the_end_of_a_session_wakes_its_waiters);
   tcase_add_test (c, a_failure_wakes_all_who_wait_for_its_session);

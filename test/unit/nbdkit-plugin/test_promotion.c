@@ -105,6 +105,50 @@ write_page (void *data)
   rig_write (&rig, 1, 'b');
 }
 
+static struct fake_fate
+hold_reads (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  return (struct fake_fate) {
+    .delay_ns = op->type == FABRIC_READ ? FAKE_HELD : 0 };
+}
+
+static void
+read_three_pages (void *data)
+{
+  ck_assert_int_eq (device_read (rig.device, data, 3 * PAGE, 0), 0);
+}
+
+/* Page 0 comes from its slot, page 2 from the donor, and meanwhile page 1 is
+ * promoted, so that it takes a second round, which finds the slot again.
+ */
+START_TEST (a_read_in_two_rounds_lets_go_of_its_slots)
+{
+  static char buf[3 * PAGE];
+  struct thread reader;
+
+  start ();
+  rig_write (&rig, 2, 'c');
+  rig_settle (&rig);
+  fake_disk_hold_writes (0, PAGE);
+  rig_write (&rig, 0, 'b');
+  fake_disk_wait_held (1);
+  fake_donor_decide (rig.donors[0], hold_reads, NULL);
+  thread_start (&reader, read_three_pages, buf);
+  fake_donor_wait_held (rig.donors[0], 1);
+  rig_expect (&rig, 1, 'a');
+  ck_assert_uint_eq (promoted (), 1);
+  fake_donor_decide (rig.donors[0], NULL, NULL);
+  fake_donor_release (rig.donors[0], false);
+  thread_join (&reader);
+  for (int i = 0; i < 3; i++)
+    ck_assert_int_eq (buf[i * PAGE], "bac"[i]);
+  fake_disk_pass ();
+  rig_settle (&rig);
+  stop ();
+}
+END_TEST
+
 /* Else the older content might land on the newer. */
 START_TEST (a_write_waits_while_the_promoted_page_is_on_its_way)
 {
@@ -155,6 +199,7 @@ main (void)
   TCase *c = tcase_create ("promotion");
 
   tcase_add_test (c, a_page_read_from_disk_is_with_the_donor_then);
+  tcase_add_test (c, a_read_in_two_rounds_lets_go_of_its_slots);
   tcase_add_test (c, a_write_does_not_wait_for_a_promotion_and_ends_it);
   tcase_add_test (c, a_write_waits_while_the_promoted_page_is_on_its_way);
   tcase_add_test (c, a_promotion_that_fails_does_not_fail_the_read);

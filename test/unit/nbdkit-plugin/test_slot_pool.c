@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "nbdkit-plugin/slot_pool.h"
+#include "nbdkit-plugin/slot_pool_parts.h"
 #include "suite.h"
 #include "thread.h"
 
@@ -423,6 +423,25 @@ START_TEST (a_dropped_write_may_fail)
 }
 END_TEST
 
+/* What the first owes to the page nobody wants any more. */
+START_TEST (a_dropped_write_owes_nothing_to_one_that_failed)
+{
+  struct slot_waiter w;
+  uint32_t a = commit (5, NULL), b;
+
+  begin (a, 5);
+  b = commit (5, &w);
+  slot_pool_drop (pool, 5, 1);
+  end (a, -EIO);
+  begin (b, 5);
+  end (b, -EIO);
+  ck_assert_int_eq (slot_pool_wait (pool, &w), -EIO);
+  ck_assert_uint_eq (stats ().failed, 0);
+  ck_assert_int_eq (slot_pool_flush (pool), 0);
+  assert_empty ();
+}
+END_TEST
+
 START_TEST (a_waiter_is_told_of_a_dropped_write)
 {
   struct slot_waiter w;
@@ -503,11 +522,11 @@ START_TEST (a_slot_lives_until_both_its_writes_have_ended)
   if (_i == 0) {
     end (a, 0);
     ck_assert_int_eq (slot_pool_flush (pool), 0);
-    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10), 10);
+    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10, NULL, NULL), 10);
   }
   else {
     land (a);
-    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10), 5);
+    ck_assert_uint_eq (slot_pool_stored_run (pool, 0, 10, NULL, NULL), 5);
   }
   ck_assert_uint_eq (find (5), a);
   ck_assert_uint_eq (slot_pool_clear_run (pool, 0, 10), 5);
@@ -520,6 +539,30 @@ START_TEST (a_slot_lives_until_both_its_writes_have_ended)
   ck_assert_uint_eq (landed_first, 5);
   ck_assert_uint_eq (landed_pages, 1);
   ck_assert_ptr_eq (landed_on, &donor);
+  assert_empty ();
+}
+END_TEST
+
+/* Nobody else gets at the pool meanwhile. */
+static uint64_t
+all_but_one (void *data, uint64_t first, uint64_t n)
+{
+  struct slot_pool **locked = data;
+
+  ck_assert_int_ne (pthread_mutex_trylock (&(*locked)->lock), 0);
+  ck_assert_uint_eq (first, 2);
+  return n - 1;
+}
+
+START_TEST (what_is_stored_may_be_asked_about)
+{
+  uint32_t a = commit (5, NULL);
+
+  ck_assert_uint_eq (slot_pool_stored_run (pool, 2, 10, all_but_one, &pool),
+                     2);
+  ck_assert_uint_eq (slot_pool_stored_run (pool, 5, 10, all_but_one, &pool),
+                     0);
+  write_through (a, 5);
   assert_empty ();
 }
 END_TEST
@@ -573,7 +616,7 @@ START_TEST (what_was_dropped_does_not_land)
     end (a, 0);
   ck_assert_uint_eq (find (5), SLOT_NONE);
   ck_assert_uint_eq (slot_pool_clear_run (pool, 5, 1), 0);
-  ck_assert_uint_eq (slot_pool_stored_run (pool, 5, 1), 1);
+  ck_assert_uint_eq (slot_pool_stored_run (pool, 5, 1, NULL, NULL), 1);
   land (a);
   ck_assert_uint_eq (landed_pages, 0);
   ck_assert_uint_eq (slot_pool_clear_run (pool, 5, 1), 1);
@@ -1236,6 +1279,7 @@ main (void)
   tcase_add_test (c, dropping_forgets);
   tcase_add_test (c, a_write_in_flight_outlives_its_content);
   tcase_add_test (c, a_dropped_write_may_fail);
+  tcase_add_test (c, a_dropped_write_owes_nothing_to_one_that_failed);
   tcase_add_test (c, a_waiter_is_told_of_a_dropped_write);
   tcase_add_test (c, a_reader_keeps_a_slot_from_reuse);
   tcase_add_test (c, a_reader_keeps_a_superseded_slot);
@@ -1258,6 +1302,7 @@ main (void)
   tcase_add_test (c, a_waiter_is_written_before_others_are_due);
   tcase_add_test (c, at_the_end_none_waits);
   tcase_add_loop_test (c, a_slot_lives_until_both_its_writes_have_ended, 0, 2);
+  tcase_add_test (c, what_is_stored_may_be_asked_about);
   tcase_add_test (c, a_donor_that_fails_has_nothing);
   tcase_add_loop_test (c, a_page_has_one_write_to_a_donor_in_flight, 0, 2);
   tcase_add_loop_test (c, what_was_dropped_does_not_land, 0, 2);
