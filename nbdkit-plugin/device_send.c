@@ -39,9 +39,10 @@ struct sending {
 struct sender {
   struct sending *all, *free;
   struct sending *sent, **last; /* oldest first */
-  uint32_t pages, pages_max;    /* in them; of one session, or in all */
-  int64_t looked_ns;            /* when they were looked at */
-  int64_t patience_ns;          /* left until they are the next time */
+  uint32_t pages;               /* in all that are sent */
+  uint32_t pages_max;           /* in those of one session */
+  int64_t looked_ns;            /* when those sent were last looked at */
+  int64_t patience_ns;          /* left until the next device_land */
 };
 
 /* What one donor may hold up: as much as its lanes carry, and a part of the

@@ -83,6 +83,15 @@ commit (uint64_t page, struct slot_waiter *w)
   return slot;
 }
 
+/* The same with n slots, for as many pages. */
+static void
+commit_run (uint64_t first, uint32_t n, uint32_t *slots,
+            struct slot_waiter *w)
+{
+  ck_assert_int_eq (slot_pool_take (pool, n, slots), 0);
+  slot_pool_commit (pool, first, slots, n, w);
+}
+
 static uint32_t
 find (uint64_t page)
 {
@@ -189,8 +198,7 @@ START_TEST (adjacent_pages_are_written_together)
   uint32_t slots[4], got[8];
   uint64_t first;
 
-  ck_assert_int_eq (slot_pool_take (pool, 4, slots), 0);
-  slot_pool_commit (pool, 10, slots, 4, NULL);
+  commit_run (10, 4, slots, NULL);
   commit (20, NULL);
   ck_assert_uint_eq (slot_pool_next (pool, 3, got, &first), 3);
   ck_assert_uint_eq (first, 10);
@@ -293,8 +301,7 @@ START_TEST (a_waiter_waits_for_all_its_slots_and_gets_the_first_error)
   struct slot_waiter w;
   uint32_t slots[3];
 
-  ck_assert_int_eq (slot_pool_take (pool, 3, slots), 0);
-  slot_pool_commit (pool, 7, slots, 3, &w);
+  commit_run (7, 3, slots, &w);
   write_through (slots[0], 7);
   begin (slots[1], 8);
   begin (slots[2], 9);
@@ -629,8 +636,7 @@ START_TEST (the_newest_of_a_run_land)
   uint32_t slots[4], got[4];
   uint64_t first;
 
-  ck_assert_int_eq (slot_pool_take (pool, 4, slots), 0);
-  slot_pool_commit (pool, 10, slots, 4, NULL);
+  commit_run (10, 4, slots, NULL);
   ck_assert_uint_eq (slot_pool_next (pool, 4, got, &first), 4);
   slot_pool_send (pool, got, 4);
   slot_pool_drop (pool, 10, 1);
@@ -649,8 +655,7 @@ START_TEST (a_run_ends_with_its_block)
   uint32_t slots[4], got[4];
   uint64_t first;
 
-  ck_assert_int_eq (slot_pool_take (pool, 4, slots), 0);
-  slot_pool_commit (pool, 254, slots, 4, NULL);
+  commit_run (254, 4, slots, NULL);
   ck_assert_uint_eq (slot_pool_next (pool, 4, got, &first), 2);
   ck_assert_uint_eq (first, 254);
   slot_pool_written (pool, got, 2, 0);
