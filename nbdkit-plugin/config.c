@@ -42,6 +42,8 @@ const char config_help[] =
   "                        (default 64M)\n"
   "write-delay=DURATION    longest such a write waits for others (default\n"
   "                        5s; 0: none does)\n"
+  "read-ahead=SIZE         memory for pages fetched from donors ahead of\n"
+  "                        sequential reads (default 1M; 0: none are)\n"
   "deadline=DURATION       longest a request waits on donors (default 2s)\n"
   "lock=require|try|no     lock memory and set PR_SET_IO_FLUSHER (default\n"
   "                        try)\n"
@@ -58,7 +60,7 @@ config_init (struct config *c)
     .slab_size_bytes = 1024 * MIB, .hot_slab = 20, .smoothing = 0.2,
     .probes = 2, .max_slabs_per_donor = UINT64_MAX, .lanes = 8,
     .write_behind_bytes = 64 * MIB, .write_delay_ns = 5000 * MS,
-    .deadline_ns = 2000 * MS,
+    .read_ahead_bytes = MIB, .deadline_ns = 2000 * MS,
     .resolve_interval_ns = 30000 * MS,
     .lock = MEMORY_LOCK_TRY,
   };
@@ -318,6 +320,14 @@ set_write_delay (struct config *c, const char *key, const char *value)
 }
 
 static int
+set_read_ahead (struct config *c, const char *key, const char *value)
+{
+  return set_size (key, value, 0, 64 * MIB, 128 * KIB,
+                   "a size of at most 64M, a multiple of 128K",
+                   &c->read_ahead_bytes);
+}
+
+static int
 set_deadline (struct config *c, const char *key, const char *value)
 {
   return set_duration (key, value, 100 * MS, 20000 * MS,
@@ -371,6 +381,7 @@ static const struct {
   { "lanes", set_lanes },
   { "write-behind", set_write_behind },
   { "write-delay", set_write_delay },
+  { "read-ahead", set_read_ahead },
   { "deadline", set_deadline },
   { "lock", set_lock },
   { "state", set_state },
@@ -487,6 +498,7 @@ config_strings (const struct config *c)
   add_bytes (s, "write-behind", c->write_behind_bytes);
   add (s, "write-delay",
        g_strdup (units_format_duration (c->write_delay_ns, text)));
+  add_bytes (s, "read-ahead", c->read_ahead_bytes);
   add (s, "deadline",
        g_strdup (units_format_duration (c->deadline_ns, text)));
   add (s, "lock", g_strdup (memory_lock_mode_name (c->lock)));

@@ -23,6 +23,7 @@ struct config {
   uint64_t probes, max_slabs_per_donor, lanes;
   uint64_t write_behind_bytes;
   int64_t write_delay_ns;
+  uint64_t read_ahead_bytes;
   int64_t deadline_ns;
   enum memory_lock_mode lock;
   char *state, *metrics;

@@ -7,19 +7,26 @@
 #include "fabric/fabric.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device_parts.h"
+#include "nbdkit-plugin/read_ahead.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 #include "nbdkit-plugin/write_behind.h"
 
 enum { DISK_BUFFERS = 16 };
 
-/* The pages are on their way to the local copy, and maybe to a donor. */
+/* The pages are on their way to the local copy, and maybe to a donor.  First
+ * their states: who fetches ahead of reads is told, or does not find them
+ * with the donor.
+ */
 static bool
 committed (void *data, uint64_t first, uint32_t n)
 {
   struct device *d = data;
 
-  return slab_table_set_pages (d->slabs, first, n, PAGE_LOCAL);
+  const bool owed = slab_table_set_pages (d->slabs, first, n, PAGE_LOCAL);
+
+  read_ahead_forget (d->ahead, first, n);
+  return owed;
 }
 
 static bool
@@ -58,14 +65,40 @@ settle_pages (void *data, uint64_t first, uint32_t n)
   device_settle (data, first, n);
 }
 
+static unsigned
+count_windows (const struct device *d)
+{
+  return d->params.read_ahead_bytes / WINDOW_BYTES;
+}
+
+/* Behind the arena is what donors have nothing to do with. */
+static size_t
+memory_bytes (const struct device *d)
+{
+  return d->arena_bytes + DISK_BUFFERS * FABRIC_TRANSFER_MAX +
+    (size_t) count_windows (d) * WINDOW_BYTES;
+}
+
+static int
+start_reading_ahead (struct device *d)
+{
+  d->ahead = read_ahead_start (&(struct read_ahead_params) {
+      .memory = d->arena + d->arena_bytes +
+        DISK_BUFFERS * FABRIC_TRANSFER_MAX,
+      .windows = count_windows (d),
+      .pages = d->params.size_bytes / PAGE_SIZE_BYTES,
+      .slab_pages = d->params.slab_size_bytes / PAGE_SIZE_BYTES,
+      .fetch = device_fetch, .data = d,
+    });
+  return d->ahead ? 0 : -errno;
+}
+
 static int
 allocate (struct device *d)
 {
   const struct device_params *p = &d->params;
   uint32_t slots = p->write_behind_bytes / PAGE_SIZE_BYTES;
   size_t slot_bytes = (size_t) slots * PAGE_SIZE_BYTES;
-  size_t lane_bytes = (size_t) p->lanes * FABRIC_TRANSFER_MAX;
-  size_t all = slot_bytes + lane_bytes + DISK_BUFFERS * FABRIC_TRANSFER_MAX;
   char *memory;
 
   for (unsigned i = 0; i < LATENCIES; i++) {
@@ -73,12 +106,12 @@ allocate (struct device *d)
     if (!d->latencies[i])
       return -ENOMEM;
   }
-  memory = mmap (NULL, all, PROT_READ | PROT_WRITE,
+  d->arena_bytes = slot_bytes + (size_t) p->lanes * FABRIC_TRANSFER_MAX;
+  memory = mmap (NULL, memory_bytes (d), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED)
     return -errno;
   d->arena = memory;
-  d->arena_bytes = slot_bytes + lane_bytes;
   d->slabs = slab_table_new (&(struct slab_table_params) {
       .pages = p->size_bytes / PAGE_SIZE_BYTES,
       .slab_pages = p->slab_size_bytes / PAGE_SIZE_BYTES,
@@ -111,6 +144,8 @@ device_new (const struct device_params *params)
   }
   if (r == 0)
     r = device_start_sending (d);
+  if (r == 0)
+    r = start_reading_ahead (d);
   if (r == 0) {
     d->writers = write_behind_start (&(struct write_behind_params) {
         .pool = d->slots, .backing = params->backing,
@@ -131,6 +166,7 @@ device_stop (struct device *d)
 {
   int r;
 
+  read_ahead_stop (d->ahead);
   device_save_all (d, INT64_MAX);
   r = device_flush (d);
   write_behind_stop (d->writers);
@@ -142,6 +178,7 @@ device_free (struct device *d)
 {
   if (!d)
     return;
+  read_ahead_free (d->ahead);
   write_behind_free (d->writers);
   device_stop_sending (d);
   slot_pool_free (d->slots);
@@ -150,11 +187,18 @@ device_free (struct device *d)
   lane_pool_destroy (&d->disk_buffers);
   page_order_destroy (&d->order);
   if (d->arena)
-    munmap (d->arena,
-            d->arena_bytes + DISK_BUFFERS * FABRIC_TRANSFER_MAX);
+    munmap (d->arena, memory_bytes (d));
   for (unsigned i = 0; i < LATENCIES; i++)
     histogram_free (d->latencies[i]);
   free (d);
+}
+
+/* Reads that are in flight together need nobody to fetch ahead. */
+static void
+note_read (struct device *d, const struct span *s)
+{
+  if (atomic_load (&d->reading) == 1)
+    read_ahead_note (d->ahead, span_first_page (s), span_pages (s));
 }
 
 static int
@@ -171,6 +215,8 @@ for_each_span (struct device *d, char *buf, uint32_t size, uint64_t offset,
 
     if (slab_table_touch (d->slabs, slab, span_pages (&s), write))
       d->params.wake (d->params.data);
+    if (!write)
+      note_read (d, &s);
     r = write ? device_write_span (d, &s, deadline_ns)
       : device_read_span (d, &s, deadline_ns);
     buf += s.len;
@@ -186,8 +232,11 @@ int
 device_read (struct device *d, void *buf, uint32_t size, uint64_t offset)
 {
   const int64_t begin_ns = fabric_now_ns ();
-  int r = for_each_span (d, buf, size, offset, false, begin_ns);
+  int r;
 
+  atomic_fetch_add (&d->reading, 1);
+  r = for_each_span (d, buf, size, offset, false, begin_ns);
+  atomic_fetch_sub (&d->reading, 1);
   device_note (d, LATENCY_READ, begin_ns, 1);
   return r;
 }

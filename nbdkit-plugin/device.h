@@ -22,9 +22,12 @@ struct slab_table;
 struct slot_pool;
 struct write_behind;
 struct sender;
+struct read_ahead;
 
 struct device_counters {
   _Atomic uint64_t read_slots, read_donors, read_disk, read_zero;
+  _Atomic uint64_t fetched_ahead; /* from donors, before they were read */
+  _Atomic uint64_t read_ahead;  /* of read_donors: had been fetched so */
   _Atomic uint64_t written, written_donors, written_disk, trimmed;
   _Atomic uint64_t promoted;    /* read from disk, and written to a donor */
   _Atomic uint64_t saved;       /* refused by the local copy, and there now */
@@ -50,6 +53,7 @@ struct device_params {
   unsigned lanes;
   uint64_t write_behind_bytes;
   int64_t write_delay_ns;
+  uint64_t read_ahead_bytes;
   int64_t deadline_ns;
   struct backing *backing;      /* stays the caller's */
   /* From any thread: a slab became hot or drained, see to it.  Must not
@@ -69,6 +73,8 @@ struct device {
   struct lane_pool lanes;
   struct lane_pool disk_buffers; /* aligned memory for reads from disk */
   struct write_behind *writers;
+  struct read_ahead *ahead;
+  atomic_uint reading;          /* read requests in flight */
   struct sender *sender;        /* the writer's */
   struct device_counters counters;
   struct histogram *latencies[LATENCIES];

@@ -5,10 +5,19 @@
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device_parts.h"
 #include "nbdkit-plugin/flight.h"
+#include "nbdkit-plugin/read_ahead.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
 enum { READ_TRIES = 3, READ_PAUSE_NS = 200000000, LATE_MAX_NS = 500000000 };
+
+static void
+note_pages (struct device *d, _Atomic uint64_t *counter,
+            enum device_latency source, int64_t begin_ns, uint32_t n)
+{
+  device_count (counter, n);
+  device_note (d, source, begin_ns, n);
+}
 
 /* Each reader takes the pages in `todo` (bit i: page i of the span) that
  * its source has, and clears their bits.  A page's newest content is in
@@ -30,9 +39,42 @@ read_from_slots (struct device *d, const struct span *s, uint32_t *todo,
       found++;
     }
   slot_pool_release (d->slots, slots, n);
+  if (found > 0)
+    note_pages (d, &d->counters.read_slots, LATENCY_READ_SLOTS, begin_ns,
+                found);
+}
+
+static void
+read_from_windows (struct device *d, const struct span *s, uint32_t *todo,
+                   int64_t begin_ns, int64_t deadline_ns)
+{
+  const char *content;
+  struct window *window;
+  uint32_t n, got, found = 0;
+
+  for (uint32_t i = 0; i < span_pages (s); i += n) {
+    uint64_t page = span_first_page (s) + i;
+
+    n = pages_run (*todo, i);
+    if (n == 0) {
+      n = 1;
+      continue;
+    }
+    got = read_ahead_find (d->ahead, &page, n, deadline_ns, &content,
+                           &window);
+    if (got == 0)
+      continue;
+    span_fill (s, page, got, content);
+    read_ahead_release (d->ahead, window, page, got);
+    i = page - span_first_page (s);
+    n = got;
+    *todo &= ~pages_mask (i, n);
+    found += n;
+  }
   if (found > 0) {
-    device_count (&d->counters.read_slots, found);
-    device_note (d, LATENCY_READ_SLOTS, begin_ns, found);
+    device_count (&d->counters.read_ahead, found);
+    note_pages (d, &d->counters.read_donors, LATENCY_READ_DONORS, begin_ns,
+                found);
   }
 }
 
@@ -78,11 +120,9 @@ post_reads (struct device *d, const struct span *s, uint32_t todo,
 }
 
 static void
-land_reads (struct device *d, const struct span *s, const struct flight *f,
-            const char *landing, uint32_t *todo, int64_t begin_ns)
+land_reads (const struct span *s, const struct flight *f,
+            const char *landing, uint32_t *todo)
 {
-  uint32_t landed = 0;
-
   for (unsigned j = 0; j < f->n; j++) {
     const struct fabric_op *op = &f->ops[j];
     uint32_t i = ((char *) op->local - landing) / PAGE_SIZE_BYTES;
@@ -92,18 +132,13 @@ land_reads (struct device *d, const struct span *s, const struct flight *f,
       continue;
     span_fill (s, span_first_page (s) + i, n, op->local);
     *todo &= ~pages_mask (i, n);
-    landed += n;
-  }
-  if (landed > 0) {
-    device_count (&d->counters.read_donors, landed);
-    device_note (d, LATENCY_READ_DONORS, begin_ns, landed);
   }
 }
 
 /* False if there was no lane in time. */
 static bool
-read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
-                 int64_t begin_ns, int64_t deadline_ns)
+take_from_donor (struct device *d, const struct span *s, uint32_t *todo,
+                 int64_t deadline_ns)
 {
   struct flight f = { 0 };
   uint32_t i = 0, n = next_with_donor (d, s, *todo, &i, &f.home);
@@ -123,10 +158,36 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
   }
   slab_table_unpin (d->slabs, f.slab, &f.home);
   if (in_time)
-    land_reads (d, s, &f, lane->landing, todo, begin_ns);
+    land_reads (s, &f, lane->landing, todo);
   if (lane)
     lane_pool_put (&d->lanes, lane);
   return in_time;
+}
+
+static bool
+read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
+                 int64_t begin_ns, int64_t deadline_ns)
+{
+  const uint32_t before = *todo;
+  const bool in_time = take_from_donor (d, s, todo, deadline_ns);
+
+  if (*todo != before)
+    note_pages (d, &d->counters.read_donors, LATENCY_READ_DONORS, begin_ns,
+                __builtin_popcount (before & ~*todo));
+  return in_time;
+}
+
+uint32_t
+device_fetch (void *data, uint64_t first, uint32_t n, char *buf)
+{
+  struct device *d = data;
+  const struct span s = span_of_pages (buf, first, n);
+  uint32_t todo = pages_mask (0, n), got;
+
+  take_from_donor (d, &s, &todo, fabric_now_ns () + d->params.deadline_ns);
+  got = pages_run (pages_mask (0, n) & ~todo, 0);
+  device_count (&d->counters.fetched_ahead, got);
+  return got;
 }
 
 /* Is the local copy the newest of n pages, and their slab mapped?  If so,
@@ -207,8 +268,7 @@ read_from_disk (struct device *d, const struct span *s, uint64_t page,
 
   if (r == 0) {
     span_fill (s, page, n, buffer->landing);
-    device_count (&d->counters.read_disk, n);
-    device_note (d, LATENCY_READ_DISK, begin_ns, n);
+    note_pages (d, &d->counters.read_disk, LATENCY_READ_DISK, begin_ns, n);
     if (promote && flight_has_time (d, deadline_ns) &&
         page_order_strengthen (&d->order, &claim))
       write_promoted (d, page, n, buffer->landing, deadline_ns);
@@ -259,8 +319,7 @@ read_zeros (struct device *d, const struct span *s, uint64_t page,
   const int64_t begin_ns = fabric_now_ns ();
 
   span_fill (s, page, n, NULL);
-  device_count (&d->counters.read_zero, n);
-  device_note (d, LATENCY_READ_ZERO, begin_ns, n);
+  note_pages (d, &d->counters.read_zero, LATENCY_READ_ZERO, begin_ns, n);
 }
 
 /* How late a read may be that would fail otherwise; guarantee 4 leaves a
@@ -332,6 +391,7 @@ device_read_span (struct device *d, const struct span *s, int64_t deadline_ns)
     const int64_t begin_ns = fabric_now_ns ();
 
     read_from_slots (d, s, &todo, begin_ns);
+    read_from_windows (d, s, &todo, begin_ns, deadline_ns);
     if (use_donor)
       use_donor = read_from_donor (d, s, &todo, begin_ns, deadline_ns) &&
         (!todo || fabric_now_ns () < deadline_ns);

@@ -1,5 +1,6 @@
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device_parts.h"
+#include "nbdkit-plugin/read_ahead.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
@@ -21,6 +22,7 @@ device_zero_pages (struct device *d, uint64_t first, uint64_t end)
     page_order_claim (&d->order, &claim, first, n);
     slab_table_set_pages (d->slabs, first, n, PAGE_ZERO);
     slot_pool_drop (d->slots, first, n);
+    read_ahead_forget (d->ahead, first, n);
     page_order_release (&d->order, &claim);
     device_count (&d->counters.trimmed, n);
     first += n;

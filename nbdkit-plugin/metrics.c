@@ -159,6 +159,12 @@ add_pages (struct exposition *e, const struct device *d)
                      NULL);
   exposition_sample (e, atomic_load (&c->read_disk), "source", "disk", NULL);
   exposition_sample (e, atomic_load (&c->read_zero), "source", "zero", NULL);
+  exposition_counter (e, "infiniswap_device_pages_fetched_ahead_total",
+                      "Pages fetched from donors ahead of reads.",
+                      atomic_load (&c->fetched_ahead));
+  exposition_counter (e, "infiniswap_device_pages_read_ahead_total",
+                      "Pages read from donors that had been fetched so.",
+                      atomic_load (&c->read_ahead));
   exposition_family (e, EXPOSITION_COUNTER,
                      "infiniswap_device_pages_written_total",
                      "Pages written, by where they went: a donor and the "

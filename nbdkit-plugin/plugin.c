@@ -130,6 +130,7 @@ start_device (void)
     .cold_slab = config.cold_slab, .lanes = config.lanes,
     .write_behind_bytes = config.write_behind_bytes,
     .write_delay_ns = config.write_delay_ns,
+    .read_ahead_bytes = config.read_ahead_bytes,
     .deadline_ns = config.deadline_ns, .backing = backing,
     .wake = mapper_wake, .data = mapper,
   };

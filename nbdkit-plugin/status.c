@@ -164,6 +164,8 @@ add_counters (JsonBuilder *b, const struct device *d,
   add_int (b, "pages_read_donors", atomic_load (&c->read_donors));
   add_int (b, "pages_read_disk", atomic_load (&c->read_disk));
   add_int (b, "pages_read_zero", atomic_load (&c->read_zero));
+  add_int (b, "pages_fetched_ahead", atomic_load (&c->fetched_ahead));
+  add_int (b, "pages_read_ahead", atomic_load (&c->read_ahead));
   add_int (b, "pages_written", atomic_load (&c->written));
   add_int (b, "pages_written_donors", atomic_load (&c->written_donors));
   add_int (b, "pages_written_disk", atomic_load (&c->written_disk));

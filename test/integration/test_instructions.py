@@ -14,8 +14,9 @@ import time
 from infiniswap import (KIB, PAGE, PLUGIN, SLAB, case, check, main, map_all,
                         nbdkit_env)
 
-LIMITS = {"a 4K read": 1640, "a 4K write": 1330, "a 128K read": 4900,
-          "a 128K write": 21100}
+LIMITS = {"a 4K read": 1900, "a 4K read in a row": 1640,
+          "a 4K write": 1440, "a 128K read": 5100,
+          "a 128K read in a row": 7300, "a 128K write": 21100}
 N = 2000
 
 
@@ -123,9 +124,13 @@ def instructions_a_page(box):
             h.flush()
 
     tasks = {
-        "a 4K read": lambda i: h.pread(PAGE, i * PAGE),
+        "a 4K read": lambda i: h.pread(PAGE, 37 * i % N * PAGE),
+        "a 4K read in a row": lambda i: h.pread(PAGE, i * PAGE),
         "a 4K write": lambda i: h.pwrite(part[:PAGE], i * PAGE),
-        "a 128K read": lambda i: h.pread(128 * KIB, i % 128 * 128 * KIB),
+        "a 128K read": lambda i: h.pread(128 * KIB,
+                                         37 * i % 128 * 128 * KIB),
+        "a 128K read in a row": lambda i: h.pread(128 * KIB,
+                                                  i % 128 * 128 * KIB),
         "a 128K write": write_part}
     figures, over = [], []
     for what, task in tasks.items():

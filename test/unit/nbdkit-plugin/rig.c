@@ -78,6 +78,7 @@ rig_start (struct rig *r)
       .lanes = p->lanes,
       .write_behind_bytes = p->write_behind_bytes,
       .write_delay_ns = 5000 * MS,
+      .read_ahead_bytes = p->read_ahead_bytes,
       .deadline_ns = p->deadline_ns, .backing = r->backing,
       .wake = mapper_wake, .data = r->mapper,
     });

@@ -23,7 +23,7 @@ struct rig_params {
   uint64_t size_bytes, slab_size_bytes;
   double hot_slab, cold_slab;
   unsigned donors, lanes, probes;
-  uint64_t write_behind_bytes, max_slabs_per_donor;
+  uint64_t write_behind_bytes, read_ahead_bytes, max_slabs_per_donor;
   int64_t deadline_ns;
   enum fabric_choice fabric;
   const char *state;            /* path of the state socket; or NULL */

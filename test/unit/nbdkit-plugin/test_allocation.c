@@ -184,6 +184,7 @@ START_TEST (requests_allocate_nothing)
   static struct worker workers[THREADS];
   struct rig_params p = rig_defaults ();
 
+  p.read_ahead_bytes = MIB;
   if (!is_watching ()) {
     printf ("skipped: allocations cannot be counted under valgrind\n");
     return;

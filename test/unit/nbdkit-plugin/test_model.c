@@ -236,6 +236,7 @@ start (struct seeded *s)
   p.size_bytes = SIZE;
   p.donors = DONORS;
   p.lanes = 3;
+  p.read_ahead_bytes = MIB;
   p.deadline_ns = 200 * MS;
   rig_prepare (&rig, &p);
   for (unsigned i = 0; i < DONORS; i++)

@@ -137,6 +137,7 @@ START_TEST (overlapping_writes_leave_every_copy_equal)
   trouble_seed = seeded_split (&s);
   p.donors = 2;
   p.lanes = THREADS;
+  p.read_ahead_bytes = MIB;
   rig_prepare (&rig, &p);
   for (int i = 0; i < 2; i++)
     fake_donor_decide (rig.donors[i], reorder, &fabric_seed);
