@@ -322,9 +322,15 @@ set_write_delay (struct config *c, const char *key, const char *value)
 static int
 set_read_ahead (struct config *c, const char *key, const char *value)
 {
-  return set_size (key, value, 0, 64 * MIB, 128 * KIB,
-                   "a size of at most 64M, a multiple of 128K",
-                   &c->read_ahead_bytes);
+  const char *allowed = "0, or a size from 256K to 64M, a multiple of 128K";
+  uint64_t bytes;
+
+  if (set_size (key, value, 0, 64 * MIB, 128 * KIB, allowed, &bytes) < 0)
+    return -1;
+  if (bytes == 128 * KIB)       /* what is read next takes one, too */
+    return refuse (key, value, allowed);
+  c->read_ahead_bytes = bytes;
+  return 0;
 }
 
 static int

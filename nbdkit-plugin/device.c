@@ -22,7 +22,6 @@ static bool
 committed (void *data, uint64_t first, uint32_t n)
 {
   struct device *d = data;
-
   const bool owed = slab_table_set_pages (d->slabs, first, n, PAGE_LOCAL);
 
   read_ahead_forget (d->ahead, first, n);
@@ -88,7 +87,7 @@ start_reading_ahead (struct device *d)
       .windows = count_windows (d),
       .pages = d->params.size_bytes / PAGE_SIZE_BYTES,
       .slab_pages = d->params.slab_size_bytes / PAGE_SIZE_BYTES,
-      .fetch = device_fetch, .data = d,
+      .fetchable = device_count_fetchable, .fetch = device_fetch, .data = d,
     });
   return d->ahead ? 0 : -errno;
 }

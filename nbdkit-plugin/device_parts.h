@@ -27,9 +27,11 @@ device_note (struct device *d, enum device_latency what, int64_t begin_ns,
 /* Read a span into its buffer; no donor is waited for past deadline_ns. */
 int device_read_span (struct device *d, const struct span *s,
                       int64_t deadline_ns);
-/* Read n pages from `first` on, of one slab, from its donor: how many of them,
- * from the first one on, are in buf.  The parameters are read_ahead.h's.
+/* Of n pages from `first` on, of one slab: how many, from the first one on, its
+ * donor has; and how many of them could be read from it into buf.  The
+ * parameters are read_ahead.h's.
  */
+uint32_t device_count_fetchable (void *d, uint64_t first, uint32_t n);
 uint32_t device_fetch (void *d, uint64_t first, uint32_t n, char *buf);
 /* Write a span from its buffer, under its pages' claim. */
 int device_write_span (struct device *d, const struct span *s,

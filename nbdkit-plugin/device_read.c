@@ -178,6 +178,19 @@ read_from_donor (struct device *d, const struct span *s, uint32_t *todo,
 }
 
 uint32_t
+device_count_fetchable (void *data, uint64_t first, uint32_t n)
+{
+  struct device *d = data;
+  struct slab_home home;
+
+  if (slab_table_route (d->slabs, first, n, true, &n, &home) == SOURCE_DONOR) {
+    slab_table_unpin (d->slabs, slab_table_slab_of (d->slabs, first), &home);
+    return n;
+  }
+  return 0;
+}
+
+uint32_t
 device_fetch (void *data, uint64_t first, uint32_t n, char *buf)
 {
   struct device *d = data;

@@ -29,6 +29,7 @@ struct window {
   uint32_t n;
   uint32_t readers;             /* its memory stays as it is for them */
   uint64_t turn;                /* when it was asked for; 0: it is empty */
+  const struct sequence *of;    /* whose it is */
   char *content;
 };
 
@@ -61,6 +62,16 @@ set_state (struct read_ahead *a, struct window *w, enum window_state state)
   w->state = state;
   if (state == WINDOW_EMPTY)
     w->turn = 0;
+}
+
+/* Its pages have changed, or nobody will want them. */
+static void
+drop (struct read_ahead *a, struct window *w)
+{
+  if (w->state == WINDOW_FETCHING)
+    w->stale = true;
+  else
+    set_state (a, w, WINDOW_EMPTY);
 }
 
 /* The window that is asked for longest. */
@@ -209,26 +220,38 @@ smaller (uint64_t a, uint64_t b)
   return a < b ? a : b;
 }
 
-/* Ask for at most n pages from `first` on: the window that will have the
- * first of them; NULL if none can.
- */
-static const struct window *
-ask (struct read_ahead *a, uint64_t first, uint64_t n)
+/* How many of n pages can be fetched together. */
+static uint32_t
+count_fetchable (struct read_ahead *a, uint64_t first, uint64_t n)
 {
   const uint64_t slab_left =
     a->params.slab_pages - first % a->params.slab_pages;
+
+  n = smaller (smaller (n, slab_left), a->params.pages - first);
+  return a->params.fetchable (a->params.data, first, n);
+}
+
+/* Ask for at most n pages from `first` on, for s: the window that will have
+ * the first of them; NULL if none can.
+ */
+static const struct window *
+ask (struct read_ahead *a, const struct sequence *s, uint64_t first,
+     uint64_t n)
+{
   struct window *w = window_of (a, first, 1);
 
   if (w)
     return w;
   w = find_free (a);
-  if (w) {
-    w->first = first;
-    w->n = smaller (smaller (n, slab_left), a->params.pages - first);
-    w->turn = ++a->turn;
-    set_state (a, w, WINDOW_ASKED);
-    pthread_cond_signal (&a->asked);
-  }
+  n = w ? count_fetchable (a, first, n) : 0;
+  if (n == 0)
+    return NULL;
+  w->first = first;
+  w->n = n;
+  w->of = s;
+  w->turn = ++a->turn;
+  set_state (a, w, WINDOW_ASKED);
+  pthread_cond_signal (&a->asked);
   return w;
 }
 
@@ -244,8 +267,17 @@ ask_ahead (struct read_ahead *a, struct sequence *s)
 
   if (s->ahead < s->next)
     s->ahead = s->next;
-  while (s->ahead < end && (w = ask (a, s->ahead, reach)))
+  while (s->ahead < end && (w = ask (a, s, s->ahead, reach)))
     s->ahead = w->first + w->n;
+}
+
+/* What was fetched for the sequence whose place this one has taken. */
+static void
+drop_former (struct read_ahead *a, const struct sequence *s)
+{
+  for (struct window *w = a->windows; w < a->windows + a->params.windows; w++)
+    if (w->state != WINDOW_EMPTY && w->of == s)
+      drop (a, w);
 }
 
 void
@@ -257,6 +289,8 @@ read_ahead_note (struct read_ahead *a, uint64_t first, uint32_t n)
     return;
   pthread_mutex_lock (&a->lock);
   s = sequences_note (&a->sequences, first, n);
+  if (s->reads == 1 && atomic_load (&a->in_use) > 0)
+    drop_former (a, s);
   if (s->reads >= READS_MIN)
     ask_ahead (a, s);
   pthread_mutex_unlock (&a->lock);
@@ -280,11 +314,12 @@ static struct window *
 ready_window (struct read_ahead *a, uint64_t first, uint32_t n,
               int64_t deadline_ns)
 {
-  struct window *w = window_of (a, first, n);
+  struct window *w;
 
-  while (w && w->state == WINDOW_FETCHING && !w->stale &&
-         await_fetched (a, deadline_ns))
-    w = window_of (a, first, n);
+  while ((w = window_of (a, first, n)) && w->state == WINDOW_FETCHING &&
+         !w->stale)
+    if (!await_fetched (a, deadline_ns))
+      return NULL;
   if (w && w->state == WINDOW_ASKED) /* who wants it is there before */
     set_state (a, w, WINDOW_EMPTY);
   return w && w->state == WINDOW_READY ? w : NULL;
@@ -333,14 +368,8 @@ read_ahead_forget (struct read_ahead *a, uint64_t first, uint64_t n)
   if (atomic_load (&a->in_use) == 0)
     return;
   pthread_mutex_lock (&a->lock);
-  for (struct window *w = a->windows; w < a->windows + a->params.windows;
-       w++) {
-    if (!has_any (w, first, n))
-      continue;
-    if (w->state == WINDOW_FETCHING)
-      w->stale = true;
-    else
-      set_state (a, w, WINDOW_EMPTY);
-  }
+  for (struct window *w = a->windows; w < a->windows + a->params.windows; w++)
+    if (has_any (w, first, n))
+      drop (a, w);
   pthread_mutex_unlock (&a->lock);
 }

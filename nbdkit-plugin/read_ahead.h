@@ -7,7 +7,7 @@
  * the former content, and before the change is acknowledged.
  *
  * All functions but start and stop are for many threads at once.  They take
- * one lock, for short, and after a request's or the slot pool's.
+ * one lock, for short; forget may be called with the slot pool locked.
  */
 
 #ifndef ISW_READ_AHEAD_H
@@ -27,6 +27,10 @@ struct read_ahead_params {
   char *memory;                 /* the caller's, WINDOW_BYTES for each */
   unsigned windows;             /* 0: nothing is ever fetched */
   uint64_t pages, slab_pages;   /* of the device */
+  /* How many of n pages from `first` on, of one slab, a donor has now, from
+   * the first one on.  Called under the lock.
+   */
+  uint32_t (*fetchable) (void *data, uint64_t first, uint32_t n);
   /* In the thread: put n pages from `first` on, of one slab, into buf; how
    * many of them, from the first one on, are there now.  May block.
    */

@@ -127,7 +127,7 @@ PLUGIN_REFUSED = {
     "lanes": NO_NUMBER + ["0", "65"],
     "write-behind": NO_SIZE + ["0", "512K", "1048577", "1T"],
     "write-delay": NO_DURATION + ["61s"],
-    "read-ahead": NO_SIZE + ["4K", "1048577", "65M"],
+    "read-ahead": NO_SIZE + ["4K", "128K", "1048577", "65M"],
     "deadline": NO_DURATION + ["0", "99ms", "21s"],
     "resolve-interval": NO_DURATION + ["0", "99ms", "25h"],
     "lock": ["", "yes", "1", "TRY", "require "],

@@ -110,7 +110,7 @@ def plugin_good_values(box):
         "lanes": ["1", "64"],
         "write-behind": ["1M", "128M"],
         "write-delay": ["0", "60s"],
-        "read-ahead": ["0", "128K", "64M"],
+        "read-ahead": ["0", "256K", "384K", "64M"],
         "deadline": ["100ms", "20s", "1.5s", "2"],
         "lock": ["no", "try"],
     }

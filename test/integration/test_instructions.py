@@ -16,7 +16,7 @@ from infiniswap import (KIB, PAGE, PLUGIN, SLAB, case, check, main, map_all,
 
 LIMITS = {"a 4K read": 1900, "a 4K read in a row": 1640,
           "a 4K write": 1440, "a 128K read": 5100,
-          "a 128K read in a row": 7300, "a 128K write": 21100}
+          "a 128K read in a row": 8350, "a 128K write": 21100}
 N = 2000
 
 

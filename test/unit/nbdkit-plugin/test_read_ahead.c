@@ -3,10 +3,12 @@
  */
 
 #include <string.h>
+#include <unistd.h>
 
 #include "nbdkit-plugin/read_ahead.h"
 #include "nbdkit-plugin/sequences.h"
 #include "suite.h"
+#include "thread.h"
 
 enum { PAGE = PAGE_SIZE_BYTES };
 #define MS INT64_C (1000000)
@@ -40,7 +42,7 @@ START_TEST (sequences_outlast_single_reads_between_them)
 }
 END_TEST
 
-enum { PAGES = 1000, SLAB_PAGES = 256, WINDOWS = 3 };
+enum { PAGES = 1000, SLAB_PAGES = 256, WINDOWS = 3, FETCHES = 16 };
 
 static char memory[WINDOWS * WINDOW_BYTES];
 static struct read_ahead *ahead;
@@ -48,11 +50,37 @@ static struct read_ahead *ahead;
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t changed;
-  unsigned begun, passed;       /* fetches */
-  uint64_t first[16];
-  uint32_t n[16], most;
+  _Atomic unsigned begun;       /* fetches */
+  unsigned passed;
+  uint64_t first[FETCHES];
+  uint32_t n[FETCHES], fetchable;
+  _Atomic uint32_t most;
+  int64_t pass_until_ns;        /* count_fetchable lets one pass, and lasts */
 } source = { .lock = PTHREAD_MUTEX_INITIALIZER,
              .changed = PTHREAD_COND_INITIALIZER };
+
+static void
+let_pass (unsigned fetches)
+{
+  pthread_mutex_lock (&source.lock);
+  source.passed += fetches;
+  pthread_cond_broadcast (&source.changed);
+  pthread_mutex_unlock (&source.lock);
+}
+
+static uint32_t
+count_fetchable (void *data, uint64_t first, uint32_t n)
+{
+  (void) data;
+  (void) first;
+  if (source.pass_until_ns > 0) {
+    let_pass (1);
+    while (fabric_now_ns () < source.pass_until_ns)
+      usleep (1000);
+    return 0;
+  }
+  return n < source.fetchable ? n : source.fetchable;
+}
 
 /* Each page is full of its number. */
 static uint32_t
@@ -63,7 +91,7 @@ fetch (void *data, uint64_t first, uint32_t n, char *buf)
   (void) data;
   pthread_mutex_lock (&source.lock);
   mine = source.begun++;
-  ck_assert_uint_lt (mine, 16);
+  ck_assert_uint_lt (mine, FETCHES);
   source.first[mine] = first;
   source.n[mine] = n;
   pthread_cond_broadcast (&source.changed);
@@ -75,15 +103,6 @@ fetch (void *data, uint64_t first, uint32_t n, char *buf)
   for (uint32_t i = 0; i < n; i++)
     memset (buf + i * PAGE, (int) (first + i), PAGE);
   return n;
-}
-
-static void
-let_pass (unsigned fetches)
-{
-  pthread_mutex_lock (&source.lock);
-  source.passed += fetches;
-  pthread_cond_broadcast (&source.changed);
-  pthread_mutex_unlock (&source.lock);
 }
 
 static void
@@ -99,17 +118,18 @@ static void
 setup (void)
 {
   source.begun = source.passed = 0;
-  source.most = SPAN_PAGES_MAX;
+  source.fetchable = source.most = SPAN_PAGES_MAX;
   ahead = read_ahead_start (&(struct read_ahead_params) {
       .memory = memory, .windows = WINDOWS, .pages = PAGES,
-      .slab_pages = SLAB_PAGES, .fetch = fetch });
+      .slab_pages = SLAB_PAGES, .fetchable = count_fetchable,
+      .fetch = fetch });
   ck_assert_ptr_nonnull (ahead);
 }
 
 static void
 teardown (void)
 {
-  let_pass (16);
+  let_pass (FETCHES);
   read_ahead_free (ahead);
 }
 
@@ -154,7 +174,7 @@ START_TEST (from_the_third_read_on_as_much_is_fetched_as_was_read)
   note (10, 1, 2);
   note (500, 1, 1);
   ck_assert_uint_eq (source.begun, 0);
-  let_pass (16);
+  let_pass (FETCHES);
   note (12, 1, 1);
   wait_begun (1);
   ck_assert_uint_eq (source.first[0], 13);
@@ -175,7 +195,7 @@ START_TEST (pages_before_a_window_are_passed_over)
   const char *content;
   uint64_t page = 90;
 
-  let_pass (16);
+  let_pass (FETCHES);
   note (0, 32, 3);
   wait_begun (1);
   ck_assert_uint_eq (read_ahead_find (ahead, &page, 10, INT64_MAX, &content,
@@ -209,7 +229,7 @@ START_TEST (a_read_does_not_wait_for_what_is_not_being_fetched)
   wait_begun (1);
   note (512, 32, 3);
   ck_assert_uint_eq (read_pages (608, 32, 10000 * MS), 0);
-  let_pass (16);
+  let_pass (FETCHES);
   ck_assert_uint_eq (read_pages (3, 1, 10000 * MS), 1);
   read_ahead_stop (ahead);
   ck_assert_uint_eq (source.begun, 1);
@@ -218,7 +238,7 @@ END_TEST
 
 START_TEST (what_was_changed_is_forgotten)
 {
-  let_pass (16);
+  let_pass (FETCHES);
   note (0, 32, 3);
   wait_begun (1);
   read_ahead_forget (ahead, 95, 1);
@@ -246,7 +266,7 @@ END_TEST
 START_TEST (only_what_was_there_counts)
 {
   source.most = 5;
-  let_pass (16);
+  let_pass (FETCHES);
   note (0, 32, 3);
   wait_begun (1);
   ck_assert_uint_eq (read_pages (98, 32, 10000 * MS), 3);
@@ -258,9 +278,76 @@ START_TEST (only_what_was_there_counts)
 }
 END_TEST
 
+START_TEST (only_what_can_be_fetched_is_asked_for)
+{
+  let_pass (FETCHES);
+  source.fetchable = 20;
+  note (0, 32, 3);
+  wait_begun (2);
+  ck_assert_uint_eq (source.n[0], 20);
+  ck_assert_uint_eq (source.first[1], 96 + 20);
+  source.fetchable = 0;
+  note (256, 32, 3);
+  read_ahead_stop (ahead);
+  ck_assert_uint_eq (source.begun, 2);
+}
+END_TEST
+
+/* Page 110 is being fetched, and will not be there. */
+static void
+give_up (void *data)
+{
+  const int64_t *until_ns = data;
+  struct window *window;
+  const char *content;
+  uint64_t page = 110;
+
+  ck_assert_uint_eq (read_ahead_find (ahead, &page, 1, *until_ns, &content,
+                                      &window), 0);
+}
+
+/* While all is locked, which it is when it is asked what can be fetched, the
+ * fetch ends, with less than was asked for, and then the reader's time.
+ */
+START_TEST (who_gives_up_gets_only_what_is_there)
+{
+  struct thread reader;
+  int64_t until_ns;
+
+  source.most = 5;
+  for (unsigned i = 0; i < 10; i++) {
+    note (0, 32, 3);
+    wait_begun (i + 1);
+    until_ns = fabric_now_ns () + 100 * MS;
+    thread_start (&reader, give_up, &until_ns);
+    thread_wait_asleep (&reader);
+    source.pass_until_ns = until_ns + 20 * MS;
+    note (512, 32, 3);
+    source.pass_until_ns = 0;
+    thread_join (&reader);
+    read_ahead_forget (ahead, 0, PAGES);
+  }
+}
+END_TEST
+
+/* As many other reads as there are sequences, and then one more. */
+START_TEST (windows_of_a_sequence_that_ended_are_dropped)
+{
+  let_pass (FETCHES);
+  note (0, 32, 3);
+  wait_begun (1);
+  ck_assert_uint_eq (read_pages (96, 1, 10000 * MS), 1);
+  for (int i = 0; i < SEQUENCES - 1; i++)
+    note (500 + 10 * i, 1, 1);
+  ck_assert_uint_eq (read_pages (96, 1, 0), 1);
+  note (600, 1, 1);
+  ck_assert_uint_eq (read_pages (96, 1, 0), 0);
+}
+END_TEST
+
 START_TEST (windows_end_with_slab_and_device)
 {
-  let_pass (16);
+  let_pass (FETCHES);
   note (150, 32, 3);
   wait_begun (2);
   ck_assert_uint_eq (source.first[0], 246);
@@ -283,7 +370,7 @@ START_TEST (what_is_being_read_stays)
   struct window *held[WINDOWS - 1];
   const char *content[WINDOWS - 1];
 
-  let_pass (16);
+  let_pass (FETCHES);
   for (int i = 0; i < WINDOWS - 1; i++) {
     note (256 * i, 32, 3);
     wait_begun (i + 1);
@@ -307,7 +394,8 @@ END_TEST
 START_TEST (without_windows_nothing_is_fetched)
 {
   struct read_ahead *none = read_ahead_start (&(struct read_ahead_params) {
-      .pages = PAGES, .slab_pages = SLAB_PAGES, .fetch = fetch });
+      .pages = PAGES, .slab_pages = SLAB_PAGES,
+      .fetchable = count_fetchable, .fetch = fetch });
   struct window *window;
   const char *content;
   uint64_t page = 10;
@@ -337,6 +425,9 @@ main (void)
   tcase_add_test (c, what_was_changed_is_forgotten);
   tcase_add_test (c, what_changes_while_it_is_fetched_is_forgotten);
   tcase_add_test (c, only_what_was_there_counts);
+  tcase_add_test (c, only_what_can_be_fetched_is_asked_for);
+  tcase_add_test (c, who_gives_up_gets_only_what_is_there);
+  tcase_add_test (c, windows_of_a_sequence_that_ended_are_dropped);
   tcase_add_test (c, windows_end_with_slab_and_device);
   tcase_add_test (c, what_is_being_read_stays);
   tcase_add_test (c, without_windows_nothing_is_fetched);

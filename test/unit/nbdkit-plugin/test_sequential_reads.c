@@ -165,12 +165,40 @@ START_TEST (no_read_gives_what_an_acknowledged_write_replaced)
 END_TEST
 
 static struct fake_fate
+hold_writes (void *data, const struct fabric_op *op)
+{
+  (void) data;
+  return (struct fake_fate) {
+    .delay_ns = op->type == FABRIC_WRITE ? FAKE_HELD : 0 };
+}
+
+static struct fake_fate
 hold (void *data, const struct fabric_op *op)
 {
   (void) data;
   (void) op;
   return (struct fake_fate) { .delay_ns = FAKE_HELD };
 }
+
+/* Page 4 has not landed: it and what comes after it is not waited for. */
+START_TEST (a_page_the_donor_does_not_have_is_not_waited_for)
+{
+  fake_donor_decide (rig.donors[0], hold_writes, NULL);
+  rig_write (&rig, 4, 'b');
+  fake_donor_wait_held (rig.donors[0], 1);
+  for (int i = 0; i < 3; i++)
+    rig_expect (&rig, i, 'a');
+  while (fetched () < 1)
+    usleep (100);
+  rig_expect (&rig, 4, 'b');
+  rig_expect (&rig, 3, 'a');
+  rig_expect (&rig, 5, 'a');
+  ck_assert_uint_eq (fetched (), 1);
+  ck_assert_uint_eq (read_so (), 1);
+  fake_donor_decide (rig.donors[0], NULL, NULL);
+  fake_donor_release (rig.donors[0], false);
+}
+END_TEST
 
 /* The donor is stuck while it is asked for what comes next. */
 START_TEST (a_stuck_donor_does_not_hold_a_sequence_up)
@@ -224,6 +252,7 @@ main (void)
   tcase_add_test (c, a_page_discarded_since_reads_as_zeros);
   tcase_add_test (c, what_was_fetched_outlives_its_donor);
   tcase_add_test (c, no_read_gives_what_an_acknowledged_write_replaced);
+  tcase_add_test (c, a_page_the_donor_does_not_have_is_not_waited_for);
   tcase_add_test (c, a_stuck_donor_does_not_hold_a_sequence_up);
   tcase_add_test (c, nothing_is_fetched_while_reads_overlap);
   return suite_run ("sequential_reads", c);
