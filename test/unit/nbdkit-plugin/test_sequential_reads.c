@@ -2,6 +2,7 @@
  * was written or discarded since.
  */
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 #include "seeded.h"
 #include "suite.h"
 #include "thread.h"
-
 
 static struct rig rig;
 
@@ -159,7 +159,8 @@ START_TEST (no_read_gives_what_an_acknowledged_write_replaced)
     }
   stop = true;
   thread_join (&writer);
-  printf ("%lu pages read of %lu fetched ahead\n", read_so (), fetched ());
+  printf ("%" PRIu64 " pages read of %" PRIu64 " fetched ahead\n", read_so (),
+          fetched ());
   fake_donor_decide (rig.donors[0], NULL, NULL);
 }
 END_TEST
