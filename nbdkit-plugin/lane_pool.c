@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "nbdkit-plugin/monotonic_cond.h"
 
 int
 lane_pool_init (struct lane_pool *p, unsigned count, char *memory)
 {
-  pthread_condattr_t attr;
-
   p->lanes = calloc (count, sizeof *p->lanes);
   if (!p->lanes)
     return -ENOMEM;
@@ -21,10 +20,7 @@ lane_pool_init (struct lane_pool *p, unsigned count, char *memory)
     p->free = &p->lanes[i];
   }
   pthread_mutex_init (&p->lock, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&p->returned, &attr);
-  pthread_condattr_destroy (&attr);
+  monotonic_cond_init (&p->returned);
   return 0;
 }
 
@@ -52,14 +48,11 @@ take_now (struct lane_pool *p)
 struct lane *
 lane_pool_take (struct lane_pool *p, int64_t deadline_ns)
 {
-  const struct timespec until = {
-    .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000,
-  };
   struct lane *lane;
 
   pthread_mutex_lock (&p->lock);
   while (!(lane = take_now (p)))
-    if (pthread_cond_timedwait (&p->returned, &p->lock, &until) == ETIMEDOUT)
+    if (!monotonic_cond_wait (&p->returned, &p->lock, deadline_ns))
       break;
   if (!lane)
     lane = take_now (p);

@@ -5,9 +5,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "nbdkit-plugin/helper_thread.h"
+#include "nbdkit-plugin/monotonic_cond.h"
 #include "nbdkit-plugin/sequences.h"
 
 enum {
@@ -122,14 +122,9 @@ run_fetcher (void *data)
 static void
 init_locks (struct read_ahead *a)
 {
-  pthread_condattr_t attr;
-
   pthread_mutex_init (&a->lock, NULL);
   pthread_cond_init (&a->asked, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&a->fetched, &attr);
-  pthread_condattr_destroy (&attr);
+  monotonic_cond_init (&a->fetched);
 }
 
 struct read_ahead *
@@ -296,17 +291,6 @@ read_ahead_note (struct read_ahead *a, uint64_t first, uint32_t n)
   pthread_mutex_unlock (&a->lock);
 }
 
-/* False if that lasts beyond the deadline. */
-static bool
-await_fetched (struct read_ahead *a, int64_t deadline_ns)
-{
-  const struct timespec until = {
-    .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000,
-  };
-
-  return pthread_cond_timedwait (&a->fetched, &a->lock, &until) != ETIMEDOUT;
-}
-
 /* The first window with these pages once it is ready; NULL if it will not
  * be.
  */
@@ -318,7 +302,7 @@ ready_window (struct read_ahead *a, uint64_t first, uint32_t n,
 
   while ((w = window_of (a, first, n)) && w->state == WINDOW_FETCHING &&
          !w->stale)
-    if (!await_fetched (a, deadline_ns))
+    if (!monotonic_cond_wait (&a->fetched, &a->lock, deadline_ns))
       return NULL;
   if (w && w->state == WINDOW_ASKED) /* who wants it is there before */
     set_state (a, w, WINDOW_EMPTY);

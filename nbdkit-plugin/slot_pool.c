@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "nbdkit-plugin/monotonic_cond.h"
 #include "nbdkit-plugin/slot_pool_parts.h"
 
 int64_t
@@ -85,7 +86,6 @@ slot_pool_new (void *memory, uint32_t n, int64_t delay_ns,
                struct slot_pool_owner owner)
 {
   struct slot_pool *p = calloc (1, sizeof *p);
-  pthread_condattr_t attr;
 
   if (!p)
     return NULL;
@@ -107,10 +107,7 @@ slot_pool_new (void *memory, uint32_t n, int64_t delay_ns,
   slot_list_init (&p->normal, p->links);
   pthread_mutex_init (&p->lock, NULL);
   pthread_cond_init (&p->freed, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&p->work, &attr);
-  pthread_condattr_destroy (&attr);
+  monotonic_cond_init (&p->work);
   pthread_cond_init (&p->drained, NULL);
   return p;
 }

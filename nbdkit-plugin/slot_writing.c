@@ -4,12 +4,13 @@
 #include <errno.h>
 #include <time.h>
 
+#include "nbdkit-plugin/monotonic_cond.h"
 #include "nbdkit-plugin/slot_pool_parts.h"
 
 /* How long a writer that runs out of work naps, and how long failed slots
  * rest.
  */
-enum { NS_PER_S = 1000000000, NAP_NS = 1000000, RETRY_NS = NS_PER_S };
+enum { NAP_NS = 1000000, RETRY_NS = 1000000000 };
 
 /* The slot of a page if it can be written now, to extend a run. */
 static uint32_t
@@ -61,22 +62,12 @@ slot_pool_retry (struct slot_pool *p)
   pthread_mutex_unlock (&p->lock);
 }
 
-/* Until there is work, or until then. */
-static void
-sleep_until (struct slot_pool *p, int64_t until_ns)
-{
-  const struct timespec until = {
-    .tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S,
-  };
-
-  pthread_cond_timedwait (&p->work, &p->lock, &until);
-}
-
 static void
 nap (struct slot_pool *p, int64_t duration_ns)
 {
   p->napping = true;
-  sleep_until (p, slot_pool_now_ns (CLOCK_MONOTONIC) + duration_ns);
+  monotonic_cond_wait (&p->work, &p->lock,
+                       slot_pool_now_ns (CLOCK_MONOTONIC) + duration_ns);
   p->napping = false;
 }
 
@@ -92,7 +83,7 @@ wait_for_work (struct slot_pool *p, bool had_work)
   else if (p->queued > 0 && !p->napping)
     nap (p, drain_quiet_ns (&p->drain));
   else if (p->failed > 0)
-    sleep_until (p, p->retry_ns);
+    monotonic_cond_wait (&p->work, &p->lock, p->retry_ns);
   else
     pthread_cond_wait (&p->work, &p->lock);
   p->idle--;
