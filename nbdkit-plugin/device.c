@@ -52,12 +52,6 @@ send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n)
   device_send (data, first, slots, n);
 }
 
-static bool
-land_pages (void *data, int64_t wait_ns)
-{
-  return device_land (data, wait_ns);
-}
-
 static void
 settle_pages (void *data, uint64_t first, uint32_t n)
 {
@@ -148,8 +142,7 @@ device_new (const struct device_params *params)
   if (r == 0) {
     d->writers = write_behind_start (&(struct write_behind_params) {
         .pool = d->slots, .backing = params->backing,
-        .send = send_pages, .land = land_pages, .settle = settle_pages,
-        .data = d,
+        .send = send_pages, .settle = settle_pages, .data = d,
       });
     if (d->writers)
       return d;
@@ -169,6 +162,7 @@ device_stop (struct device *d)
   device_save_all (d, INT64_MAX);
   r = device_flush (d);
   write_behind_stop (d->writers);
+  device_stop_sending (d);
   return r;
 }
 
@@ -179,7 +173,7 @@ device_free (struct device *d)
     return;
   read_ahead_free (d->ahead);
   write_behind_free (d->writers);
-  device_stop_sending (d);
+  device_free_sender (d);
   slot_pool_free (d->slots);
   slab_table_free (d->slabs);
   lane_pool_destroy (&d->lanes);

@@ -75,16 +75,16 @@ struct device {
   struct write_behind *writers;
   struct read_ahead *ahead;
   atomic_uint reading;          /* read requests in flight */
-  struct sender *sender;        /* the writer's */
+  struct sender *sender;
   struct device_counters counters;
   struct histogram *latencies[LATENCIES];
 };
 
-/* The writer's lane comes after those of the requests: so many queues a
+/* The sender's lane comes after those of the requests: so many queues a
  * session needs.
  */
 static inline unsigned
-device_writer_lane (const struct device *d)
+device_sender_lane (const struct device *d)
 {
   return d->params.lanes;
 }

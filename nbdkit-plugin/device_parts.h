@@ -37,24 +37,23 @@ uint32_t device_fetch (void *d, uint64_t first, uint32_t n, char *buf);
 int device_write_span (struct device *d, const struct span *s,
                        int64_t deadline_ns);
 
-/* --- for the writer (write_behind.h) --- */
+/* --- for the writer (write_behind.h), one thread --- */
 
-/* Write a run of slots, within one slab, to the slab's donor as well, if it
- * has one that has room.  Waits for that 25 ms at most, in all until the next
- * device_land; longer (as fabric_wait) where a queue is broken for it.
+/* Have a run of slots, within one slab, written to the slab's donor as well,
+ * by a thread of its own.  Waits for room among what that donor gets already,
+ * but not once it has had the oldest of it for 100 ms: then, and where there
+ * is no donor, it gets nothing.
  */
 void device_send (struct device *d, uint64_t first, const uint32_t *slots,
                   uint32_t n);
-/* See what of that has landed, and wait for it so long at most, or a
- * millisecond.  False if nothing is being sent any more.
- */
-bool device_land (struct device *d, int64_t wait_ns);
-/* Wait until nothing is being sent of these pages. */
+/* Wait until nothing is being sent of these pages, a deadline at most. */
 void device_settle (struct device *d, uint64_t first, uint32_t n);
 
-/* 0 or -ENOMEM; device_stop_sending frees in any case. */
+/* Start the thread: 0 or -errno; device_free_sender frees in any case. */
 int device_start_sending (struct device *d);
+/* Wait until everything sent has landed, and end the thread. */
 void device_stop_sending (struct device *d);
+void device_free_sender (struct device *d);
 
 /* Make the pages from `first` to before `end` read as zeros, in the
  * bookkeeping alone.

@@ -52,7 +52,6 @@ struct write_behind {
   struct disk_queue *queue;     /* the thread's, like all below */
   struct run *runs, *free;
   unsigned in_flight, depth;
-  bool sent;                    /* something is on its way to a donor */
 };
 
 /* Slots are often adjacent in memory: then one element serves several. */
@@ -161,9 +160,7 @@ end_runs (struct write_behind *w, int64_t wait_ns)
 static uint32_t
 next_run (struct write_behind *w, struct run *run)
 {
-  bool wait = w->in_flight == 0 && !w->sent;
-
-  return (wait ? slot_pool_next : slot_pool_next_now)
+  return (w->in_flight == 0 ? slot_pool_next : slot_pool_next_now)
     (w->params.pool, RUN_MAX, run->slots, &run->first);
 }
 
@@ -201,7 +198,6 @@ begin_runs (struct write_behind *w)
   }
   if (!begun)
     return false;
-  w->sent = true;
   submit (w, begun);
   return true;
 }
@@ -210,28 +206,22 @@ begin_runs (struct write_behind *w)
 static int64_t
 patience_ns (const struct write_behind *w, bool rested)
 {
-  return rested ? 0
-    : w->in_flight >= w->depth && !w->sent ? DISK_QUEUE_EVER : LOOK_NS;
+  return rested ? 0 : w->in_flight >= w->depth ? DISK_QUEUE_EVER : LOOK_NS;
 }
 
-/* While anything is in flight and no more work is there, the thread looks
- * after both now and then, or sooner if anyone waits for a write.
+/* While anything is in flight and no more work is there, the thread looks for
+ * both now and then, or sooner if anyone waits for a write.
  */
 static void *
 run_writer (void *data)
 {
   struct write_behind *w = data;
 
-  while (begin_runs (w) || w->in_flight > 0 || w->sent) {
+  while (begin_runs (w) || w->in_flight > 0) {
     bool full = w->in_flight >= w->depth;
     bool rested = !full && slot_pool_rest (w->params.pool);
-    bool disk = w->in_flight > 0;
 
-    if (disk)
-      end_runs (w, patience_ns (w, rested));
-    if (w->sent)
-      w->sent = w->params.land (w->params.data,
-                                disk || rested ? 0 : LOOK_NS);
+    end_runs (w, patience_ns (w, rested));
   }
   return NULL;
 }

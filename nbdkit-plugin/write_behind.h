@@ -15,15 +15,11 @@ struct write_behind;
 struct write_behind_params {
   struct slot_pool *pool;
   struct backing *backing;
-  /* Called from the thread.  A run of slots is about to be written: send it
-   * to its donor as well (slot_pool_send), if it has one.
+  /* Called from the thread.  A run of slots is about to be written: have it
+   * sent to its donor as well (slot_pool_send), if it has one.
    */
   void (*send) (void *data, uint64_t first, const uint32_t *slots,
                 uint32_t n);
-  /* See what of that has landed (slot_pool_landed); if nothing has, wait so
-   * long at most.  False if nothing is on its way any more.
-   */
-  bool (*land) (void *data, int64_t wait_ns);
   /* Wait for what is on its way of these pages. */
   void (*settle) (void *data, uint64_t first, uint32_t n);
   void *data;

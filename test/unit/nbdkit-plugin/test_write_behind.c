@@ -47,7 +47,7 @@ landed (void *data, uint64_t first, uint32_t n, const void *donor)
 static uint32_t sent_slots[SLOTS];
 static uint64_t sent_first;
 static _Atomic uint32_t sent;   /* slots */
-static atomic_bool has_donor, donor_is_there, settled;
+static atomic_bool has_donor, settled;
 
 static void
 send_run (void *data, uint64_t first, const uint32_t *slots, uint32_t n)
@@ -69,17 +69,6 @@ end_sending (bool well)
   sent = 0;
 }
 
-static bool
-land (void *data, int64_t wait_ns)
-{
-  (void) data;
-  if (donor_is_there)
-    end_sending (true);
-  else if (wait_ns > 0)
-    usleep (wait_ns / 1000);
-  return sent > 0;
-}
-
 static void
 settle (void *data, uint64_t first, uint32_t n)
 {
@@ -98,7 +87,7 @@ setup (void)
   scratch_setup ();
   fake_disk_reset ();
   sent = 0;
-  has_donor = donor_is_there = settled = false;
+  has_donor = settled = false;
   memory = aligned_alloc (PAGE, SLOTS * PAGE);
   pool = slot_pool_new (memory, SLOTS, 0, (struct slot_pool_owner) {
       committed, has_other_copy, landed, NULL });
@@ -113,7 +102,7 @@ start (enum fake_aio aio)
   fake_aio_be (aio);
   writer = write_behind_start (&(struct write_behind_params) {
       .pool = pool, .backing = backing,
-      .send = send_run, .land = land, .settle = settle,
+      .send = send_run, .settle = settle,
     });
   ck_assert_ptr_nonnull (writer);
 }
@@ -248,10 +237,10 @@ START_TEST (a_donor_may_take_longer_than_the_disk)
   commit (10);                  /* waits for the donor */
   usleep (20000);
   ck_assert_uint_eq (in_use (), 2);
-  donor_is_there = true;
+  has_donor = false;
+  end_sending (true);
   ck_assert_int_eq (slot_pool_flush (pool), 0);
-  while (in_use () > 0)
-    usleep (500);
+  ck_assert_uint_eq (in_use (), 0);
 }
 END_TEST
 
@@ -271,21 +260,6 @@ START_TEST (the_donor_is_waited_for_where_the_disk_fails)
 }
 END_TEST
 
-/* What is on its way lands before the thread ends. */
-START_TEST (the_end_waits_for_donors)
-{
-  has_donor = true;
-  start (FAKE_AIO_THREADS);
-  commit (10);
-  ck_assert_int_eq (slot_pool_flush (pool), 0);
-  ck_assert_uint_eq (sent, 1);
-  donor_is_there = true;
-  write_behind_stop (writer);
-  ck_assert_uint_eq (sent, 0);
-  ck_assert_uint_eq (in_use (), 0);
-}
-END_TEST
-
 int
 main (void)
 {
@@ -301,6 +275,5 @@ main (void)
   tcase_add_loop_test (c, a_donor_may_take_longer_than_the_disk,
                        FAKE_AIO_THREADS, FAKE_AIO_REFUSED + 1);
   tcase_add_test (c, the_donor_is_waited_for_where_the_disk_fails);
-  tcase_add_test (c, the_end_waits_for_donors);
   return suite_run ("write_behind", c);
 }
