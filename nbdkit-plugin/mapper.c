@@ -13,6 +13,7 @@
 #include "conf/log.h"
 #include "conf/metrics_server.h"
 #include "conf/state_socket.h"
+#include "nbdkit-plugin/copy_health.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/donor_source.h"
 #include "nbdkit-plugin/helper_thread.h"
@@ -43,6 +44,7 @@ struct mapper {
   struct homes homes;
   struct saver *saver;
   struct rescues rescues;
+  struct copy_health health;
 };
 
 struct mapper *
@@ -302,6 +304,7 @@ on_tick (gpointer data)
   if (slab_table_remote_only (slabs (m)) > 0)
     saver_save_all (m->saver);
   place_hot (m);
+  copy_health_check (&m->health, m->params.device);
   return G_SOURCE_CONTINUE;
 }
 

@@ -48,6 +48,7 @@ struct write_behind {
   pthread_t thread;
   bool started;
   _Atomic uint64_t errors;
+  atomic_int last_error;
 
   struct disk_queue *queue;     /* the thread's, like all below */
   struct run *runs, *free;
@@ -90,6 +91,7 @@ note_written (struct write_behind *w, const struct run *run, uint32_t i,
 {
   if (error < 0) {
     atomic_fetch_add (&w->errors, 1);
+    atomic_store (&w->last_error, error);
     w->params.settle (w->params.data, run->first + i, n);
   }
   slot_pool_written (w->params.pool, run->slots + i, n, error);
@@ -286,4 +288,10 @@ uint64_t
 write_behind_errors (const struct write_behind *w)
 {
   return atomic_load (&w->errors);
+}
+
+int
+write_behind_last_error (const struct write_behind *w)
+{
+  return atomic_load (&w->last_error);
 }

@@ -33,7 +33,10 @@ void write_behind_stop (struct write_behind *w);
 /* Stop if need be, and free.  NULL is allowed. */
 void write_behind_free (struct write_behind *w);
 
-/* Writes that failed for good so far. */
+/* Writes that failed for good so far, and why the last of them did: -errno,
+ * or 0.
+ */
 uint64_t write_behind_errors (const struct write_behind *w);
+int write_behind_last_error (const struct write_behind *w);
 
 #endif /* ISW_WRITE_BEHIND_H */

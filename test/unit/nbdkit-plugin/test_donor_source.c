@@ -10,6 +10,7 @@
 #include <gio/gio.h>
 
 #include "fake_resolver.h"
+#include "logged.h"
 #include "nbdkit-plugin/donor_source.h"
 #include "scratch.h"
 #include "suite.h"
@@ -21,7 +22,6 @@ static struct donor_source_params params;
 static struct donor_source *source;
 static char told[1000];         /* the last list, sorted */
 static unsigned times_told;
-static int log_fd = -1, old_stderr;
 
 static int
 compare (const void *a, const void *b)
@@ -48,17 +48,11 @@ on_changed (void *data, GPtrArray *addresses)
 static void
 setup (void)
 {
-  char path[] = "/tmp/donor-source-log-XXXXXX";
-
   scratch_setup ();
   fake_resolver_start ();
   context = g_main_context_new ();
   g_main_context_push_thread_default (context);
-  log_fd = mkstemp (path);
-  unlink (path);
-  old_stderr = dup (STDERR_FILENO);
-  dup2 (log_fd, STDERR_FILENO);
-  unsetenv ("JOURNAL_STREAM");
+  logged_begin ();
 }
 
 static void
@@ -66,9 +60,7 @@ teardown (void)
 {
   donor_source_free (source);
   donor_list_free ((struct donor_list *) params.list);
-  dup2 (old_stderr, STDERR_FILENO);
-  close (old_stderr);
-  close (log_fd);
+  logged_end ();
   g_main_context_pop_thread_default (context);
   g_main_context_unref (context);
   scratch_teardown ();
@@ -101,19 +93,6 @@ wait_answers (unsigned n)
   n += times_told;
   while (times_told < n)
     g_main_context_iteration (context, TRUE);
-}
-
-/* The lines logged since the last call. */
-static const char *
-logged (void)
-{
-  static char text[10000];
-  static off_t from;
-  ssize_t n = pread (log_fd, text, sizeof text - 1, from);
-
-  text[n] = '\0';
-  from += n;
-  return text;
 }
 
 static struct donor_source_service

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fake_disk.h"
+#include "logged.h"
 #include "rig.h"
 #include "scratch.h"
 #include "suite.h"
@@ -114,6 +115,32 @@ START_TEST (a_flush_saves_what_was_refused)
   ck_assert_int_eq (device_flush (rig.device), 0);
   ck_assert_int_eq (rig_disk_byte (&rig, 2 * PAGE), 'b');
   stop (0);
+}
+END_TEST
+
+static void
+wait_logged (const char *line)
+{
+  while (!strstr (logged (), line))
+    usleep (10000);
+}
+
+START_TEST (the_log_tells_what_is_wrong_and_when_it_is_over)
+{
+  g_autofree char *fails = NULL, *well = NULL;
+
+  logged_begin ();
+  start (1);
+  fails = g_strdup_printf ("local copy %s: writes fail: Input/output error",
+                           rig.path);
+  well = g_strdup_printf ("local copy %s: has every page again", rig.path);
+  wait_logged (fails);
+  usleep (1500000);
+  ck_assert_ptr_null (strstr (logged (), "local copy"));
+  fake_disk_mend ();
+  wait_logged (well);
+  stop (0);
+  logged_end ();
 }
 END_TEST
 
@@ -374,6 +401,7 @@ main (void)
 
   tcase_add_test (c, a_disk_that_works_again_gets_what_it_refused);
   tcase_add_test (c, a_flush_saves_what_was_refused);
+  tcase_add_test (c, the_log_tells_what_is_wrong_and_when_it_is_over);
   tcase_add_test (c, a_bad_page_does_not_keep_others_from_being_saved);
   tcase_add_test (c, a_stop_saves_what_was_refused);
   tcase_add_test (c, an_evicted_slab_is_saved_to_a_disk_that_works_again);
