@@ -44,18 +44,11 @@ landed (void *data, uint64_t first, uint32_t n, const void *donor)
   slab_table_land (d->slabs, first, n, donor);
 }
 
-/* What the writer asks of the device, in its own thread. */
-
-static void
-send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n)
+static bool
+send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n,
+            bool wait)
 {
-  device_send (data, first, slots, n);
-}
-
-static void
-settle_pages (void *data, uint64_t first, uint32_t n)
-{
-  device_settle (data, first, n);
+  return device_send (data, first, slots, n, wait);
 }
 
 static unsigned
@@ -142,7 +135,7 @@ device_new (const struct device_params *params)
   if (r == 0) {
     d->writers = write_behind_start (&(struct write_behind_params) {
         .pool = d->slots, .backing = params->backing,
-        .send = send_pages, .settle = settle_pages, .data = d,
+        .send = send_pages, .data = d,
       });
     if (d->writers)
       return d;

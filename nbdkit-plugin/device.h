@@ -95,11 +95,11 @@ device_queues (const struct device *d)
   return d->params.lanes + 1;
 }
 
-/* Allocate, and start the writers.  NULL with errno set. */
+/* Allocate, and start the threads.  NULL with errno set. */
 struct device *device_new (const struct device_params *params);
 
 /* Write everything to the local copy (0 or the error of that), stop the
- * writers.  No request may be running; slabs may still be mapped.
+ * threads.  No request may be running; slabs may still be mapped.
  */
 int device_stop (struct device *d);
 /* After device_stop, once no session uses the arena. */

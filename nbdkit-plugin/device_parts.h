@@ -40,18 +40,17 @@ int device_write_span (struct device *d, const struct span *s,
 /* --- for the writer (write_behind.h), one thread --- */
 
 /* Have a run of slots, within one slab, written to the slab's donor as well,
- * by a thread of its own.  Waits for room among what that donor gets already,
- * but not once it has had the oldest of it for 100 ms: then, and where there
- * is no donor, it gets nothing.
+ * if it has one, by a thread of its own.  False if there is no room for it
+ * among what that donor, or all, get already: with `wait` it is waited for,
+ * but not once the oldest of that has been on its way for 100 ms: then the
+ * local copy alone gets the run.
  */
-void device_send (struct device *d, uint64_t first, const uint32_t *slots,
-                  uint32_t n);
-/* Wait until nothing is being sent of these pages, a deadline at most. */
-void device_settle (struct device *d, uint64_t first, uint32_t n);
+bool device_send (struct device *d, uint64_t first, const uint32_t *slots,
+                  uint32_t n, bool wait);
 
 /* Start the thread: 0 or -errno; device_free_sender frees in any case. */
 int device_start_sending (struct device *d);
-/* Wait until everything sent has landed, and end the thread. */
+/* Wait until everything sent has landed or is late, and end the thread. */
 void device_stop_sending (struct device *d);
 void device_free_sender (struct device *d);
 

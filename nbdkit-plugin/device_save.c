@@ -249,8 +249,8 @@ finish (struct device *d, struct move *m)
   return r;
 }
 
-/* Requests and the writer wait for peers no longer than their deadline, so
- * this is bounded by that, and by what the disk holds up the writer.
+/* Requests and the sender wait for peers no longer than their deadline, so
+ * this is bounded by that.
  */
 static void
 wait_moved (struct device *d, uint64_t slab)

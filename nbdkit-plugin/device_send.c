@@ -11,34 +11,34 @@
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
-/* Runs that are on their way to donors at once: more than one stuck donor's
- * queue takes.
+/* Runs that are on their way to donors at once: more than one stuck donor may
+ * have of them.
  */
 enum { SENDINGS = 2 * FABRIC_QUEUE_DEPTH };
 
-/* How long a run that waits for those before it lets the disk wait as well:
- * what one donor may have on its way takes as long at 20 MiB/s.
- */
+/* How long a run that waits for those before it lets the disk wait as well. */
 enum { PATIENCE_NS = 100000000 };
 
 /* How often all that is on its way is looked at while the oldest of it is
- * waited for.
+ * waited for; and from when on it is the sender that was held up, and not a
+ * donor.
  */
-enum { LOOK_NS = 1000000 };
+enum { LOOK_NS = 1000000, HELD_UP_NS = 10 * LOOK_NS };
 
 enum { STACK_BYTES = 64 << 10 }; /* locked memory, so small */
 
-/* A run of slots on its way to its slab's donor, over the sender's own lane.
- * Until it has ended only the sender's thread changes it.
- */
+/* A run of slots on its way to its slab's donor, over the sender's own lane. */
 struct sending {
   struct flight flight;
   struct fabric_op ops[SPAN_PAGES_MAX];
   uint32_t slots[SPAN_PAGES_MAX];
   uint64_t first;               /* page */
-  uint32_t n;                   /* 0: it is free */
-  int64_t begin_ns;             /* when it was handed over */
-  bool posted;
+  uint32_t n;
+  unsigned n_ops;
+  int64_t begin_ns;             /* when its way began */
+  bool free;
+  bool posted;                  /* the thread's, like the next */
+  int64_t deadline_ns;
   struct sending *next;         /* in whichever list it is */
 };
 
@@ -46,21 +46,27 @@ struct sending_list {
   struct sending *first, **last; /* oldest first */
 };
 
+/* What is on its way, to all donors or to one. */
+struct load {
+  uint32_t pages, ops;
+};
+
 struct sender {
   struct sending *all;          /* constant, like pages_max */
   uint32_t pages_max;           /* on their way to one donor */
   pthread_t thread;
   bool started;
-  struct sending_list sent;     /* the thread's */
+  struct sending_list sent;     /* the thread's, like the next */
+  int64_t looked_ns;            /* when those sent were last looked at */
 
-  pthread_mutex_t lock;         /* guards all below, and whether one is free */
+  pthread_mutex_t lock;         /* guards all below, and what of those not free
+                                   is not the thread's */
   pthread_cond_t work;          /* something was handed over */
   pthread_cond_t ended;         /* something is no longer on its way */
   struct sending *free;
   struct sending_list handed;   /* over to the thread, which has not seen it */
-  uint32_t pages;               /* in all that are not free */
-  bool idle, stopped;
-  bool awaited;                 /* by the writer, that something ends */
+  struct load load;             /* all that are not free */
+  bool stopped;
 };
 
 static void
@@ -78,8 +84,6 @@ append (struct sending_list *l, struct sending *m)
   l->last = &m->next;
 }
 
-/* ---- the thread ---- */
-
 /* One operation for each run of slots adjacent in memory. */
 static uint32_t
 adjacent (const uint32_t *slots, uint32_t n)
@@ -92,14 +96,16 @@ adjacent (const uint32_t *slots, uint32_t n)
 }
 
 static unsigned
-count_ops (const struct sending *m)
+count_ops (const uint32_t *slots, uint32_t n)
 {
   unsigned ops = 0;
 
-  for (uint32_t i = 0; i < m->n; i += adjacent (m->slots + i, m->n - i))
+  for (uint32_t i = 0; i < n; i += adjacent (slots + i, n - i))
     ops++;
   return ops;
 }
+
+/* ---- the thread ---- */
 
 static void
 post (struct device *d, struct sending *m)
@@ -120,39 +126,28 @@ queue_of (const struct sending *m)
   return session_queue (m->flight.home.session, m->flight.lane);
 }
 
-/* Those whose queue is full stay for later; others' queues may not be. */
-static void
-post_handed (struct device *d)
-{
-  for (struct sending *m = d->sender->sent.first; m; m = m->next)
-    if (!m->posted &&
-        queue_of (m)->outstanding + count_ops (m) <= FABRIC_QUEUE_DEPTH)
-      post (d, m);
-}
-
 static void
 set_free (struct sender *s, struct sending *m)
 {
   pthread_mutex_lock (&s->lock);
-  s->pages -= m->n;
-  m->n = 0;
+  s->load.pages -= m->n;
+  s->load.ops -= m->n_ops;
+  m->free = true;
   m->next = s->free;
   s->free = m;
-  if (s->awaited)
-    pthread_cond_signal (&s->ended);
+  pthread_cond_signal (&s->ended);
   pthread_mutex_unlock (&s->lock);
 }
 
 /* The donor has the pages, or its session ends: then they are on their way
- * to the local copy alone.
+ * to the local copy alone, as they are if there was no time left to ask it.
  */
 static void
-end_sending (struct device *d, struct sending *m, int64_t deadline_ns)
+end_sending (struct device *d, struct sending *m)
 {
-  int r = flight_land (d, &m->flight, deadline_ns);
+  const int r = m->posted ? flight_land (d, &m->flight, m->deadline_ns)
+    : -ETIMEDOUT;
 
-  if (!m->posted)
-    r = -ETIMEDOUT;
   slot_pool_landed (d->slots, m->slots, m->n,
                     r == 0 ? &m->flight.home : NULL);
   slab_table_unpin (d->slabs, m->flight.slab, &m->flight.home);
@@ -161,10 +156,18 @@ end_sending (struct device *d, struct sending *m, int64_t deadline_ns)
   set_free (d->sender, m);
 }
 
-static bool
-has_landed (const struct sending *m)
+/* No time runs for donors while nobody looks: what is left to be sent over
+ * tcp is sent by that.
+ */
+static void
+note_look (struct sender *s)
 {
-  return m->posted && flight_has_landed (&m->flight);
+  const int64_t now_ns = fabric_now_ns (), gap_ns = now_ns - s->looked_ns;
+
+  s->looked_ns = now_ns;
+  if (gap_ns > HELD_UP_NS)
+    for (struct sending *m = s->sent.first; m; m = m->next)
+      m->deadline_ns += gap_ns;
 }
 
 /* End those that have landed or are late.  One look at a session's queue
@@ -174,192 +177,201 @@ static void
 end_landed (struct device *d)
 {
   struct sending_list *sent = &d->sender->sent;
-  const int64_t late_ns = fabric_now_ns () - d->params.deadline_ns;
+  const int64_t now_ns = fabric_now_ns ();
   const struct session *looked = NULL;
   struct sending *m = sent->first, *next;
 
   empty (sent);
   for (; m; m = next) {
     next = m->next;
-    if (!has_landed (m) && m->flight.home.session != looked) {
+    if (!flight_has_landed (&m->flight) && m->flight.home.session != looked) {
       looked = m->flight.home.session;
       fabric_await (queue_of (m), 0);
     }
-    if (has_landed (m) || m->begin_ns <= late_ns)
-      end_sending (d, m, m->begin_ns + d->params.deadline_ns);
+    if (flight_has_landed (&m->flight) || m->deadline_ns <= now_ns)
+      end_sending (d, m);
     else
       append (sent, m);
   }
 }
 
-/* Take what was handed over; without anything on its way, wait for it.
- * False once the sender is stopped and nothing is left.
- */
-static bool
+/* Wait until something was handed over, if nothing is on its way. */
+static void
+await_work (struct sender *s)
+{
+  while (!s->handed.first && !s->stopped) {
+    pthread_cond_wait (&s->work, &s->lock);
+    s->looked_ns = fabric_now_ns ();
+  }
+}
+
+/* The first of what was handed over; the rest follows it. */
+static struct sending *
 take_handed (struct sender *s)
 {
+  struct sending *first;
+
   pthread_mutex_lock (&s->lock);
-  while (!s->sent.first && !s->handed.first && !s->stopped) {
-    s->idle = true;
-    pthread_cond_wait (&s->work, &s->lock);
-  }
-  s->idle = false;
-  if (s->handed.first) {
-    *s->sent.last = s->handed.first;
+  if (!s->sent.first)
+    await_work (s);
+  first = s->handed.first;
+  if (first) {
+    *s->sent.last = first;
     s->sent.last = s->handed.last;
     empty (&s->handed);
   }
   pthread_mutex_unlock (&s->lock);
-  return s->sent.first != NULL;
+  return first;
 }
 
 /* What is handed over while the oldest is waited for waits a millisecond at
- * most.
+ * most.  The thread ends once it is stopped and nothing is left.
  */
 static void *
 run_sender (void *data)
 {
   struct device *d = data;
   struct sender *s = d->sender;
+  struct sending *handed = take_handed (s);
 
-  while (take_handed (s)) {
-    post_handed (d);
+  while (s->sent.first) {
+    note_look (s);
+    for (struct sending *m = handed; m; m = m->next)
+      if (flight_has_time (d, m->deadline_ns))
+        post (d, m);
     end_landed (d);
     if (s->sent.first)
       fabric_await (queue_of (s->sent.first), fabric_now_ns () + LOOK_NS);
+    handed = take_handed (s);
   }
   return NULL;
 }
 
 /* ---- the writer's side ---- */
 
-static uint32_t
-pages_for (const struct sender *s, const struct session *session)
+static bool
+fits (const struct sender *s, struct load load, uint32_t pages, unsigned ops)
 {
-  uint32_t n = 0;
+  return load.pages + pages <= s->pages_max &&
+    load.ops + ops <= FABRIC_QUEUE_DEPTH;
+}
 
-  for (unsigned i = 0; i < SENDINGS; i++)
-    if (s->all[i].flight.home.session == session)
-      n += s->all[i].n;
-  return n;
+static struct load
+load_of (const struct sender *s, const struct session *session)
+{
+  struct load load = { 0 };
+
+  for (unsigned i = 0; i < SENDINGS; i++) {
+    const struct sending *m = &s->all[i];
+
+    if (!m->free && m->flight.home.session == session) {
+      load.pages += m->n;
+      load.ops += m->n_ops;
+    }
+  }
+  return load;
 }
 
 static bool
-has_room (const struct sender *s, const struct session *session, uint32_t n)
+has_room (const struct sender *s, const struct session *session,
+          uint32_t pages, unsigned ops)
 {
-  return s->free && (s->pages + n <= s->pages_max ||
-                     pages_for (s, session) + n <= s->pages_max);
+  return s->free && (fits (s, s->load, pages, ops) ||
+                     fits (s, load_of (s, session), pages, ops));
 }
 
 /* Until when to wait for room: not for a donor that had its time. */
 static int64_t
 patience_with (const struct sender *s, const struct session *session)
 {
-  int64_t oldest_ns = INT64_MAX;
+  int64_t oldest_ns = INT64_MAX - PATIENCE_NS;
 
   for (unsigned i = 0; i < SENDINGS; i++) {
     const struct sending *m = &s->all[i];
 
-    if (m->n > 0 && m->flight.home.session == session &&
+    if (!m->free && (!s->free || m->flight.home.session == session) &&
         m->begin_ns < oldest_ns)
       oldest_ns = m->begin_ns;
   }
-  return oldest_ns == INT64_MAX ? 0 : oldest_ns + PATIENCE_NS;
+  return oldest_ns + PATIENCE_NS;
 }
 
 static bool
-await_end (struct sender *s, int64_t until_ns)
+await_room (struct sender *s, const struct session *session, uint32_t pages,
+            unsigned ops)
 {
-  bool in_time;
-
-  s->awaited = true;
-  in_time = monotonic_cond_wait (&s->ended, &s->lock, until_ns);
-  s->awaited = false;
-  return in_time;
-}
-
-static bool
-await_room (struct sender *s, const struct session *session, uint32_t n)
-{
-  while (!has_room (s, session, n)) {
+  while (!has_room (s, session, pages, ops)) {
     const int64_t until_ns = patience_with (s, session);
 
-    if (fabric_now_ns () >= until_ns || !await_end (s, until_ns))
-      return has_room (s, session, n);
+    if (fabric_now_ns () >= until_ns ||
+        !monotonic_cond_wait (&s->ended, &s->lock, until_ns))
+      return has_room (s, session, pages, ops);
   }
   return true;
 }
 
-static void
-hand_over (struct device *d, const struct slab_home *home, uint64_t first,
-           const uint32_t *slots, uint32_t n)
+/* One for a run to this home, NULL if there is no room. */
+static struct sending *
+claim (struct sender *s, const struct slab_home *home, uint32_t pages,
+       unsigned ops, bool wait)
 {
-  struct sender *s = d->sender;
-  struct sending *m = s->free;
+  const int64_t begin_ns = fabric_now_ns ();
+  struct sending *m = NULL;
 
-  s->free = m->next;
-  m->flight = (struct flight) {
-    .lane = device_sender_lane (d), .ops = m->ops, .home = *home,
-    .slab = slab_table_slab_of (d->slabs, first),
-  };
-  memcpy (m->slots, slots, n * sizeof *slots);
-  m->first = first;
-  m->n = n;
-  m->begin_ns = fabric_now_ns ();
-  m->posted = false;
-  s->pages += n;
-  slot_pool_send (d->slots, slots, n);
-  append (&s->handed, m);
-  if (s->idle)
-    pthread_cond_signal (&s->work);
-  s->idle = false;
+  pthread_mutex_lock (&s->lock);
+  if (wait ? await_room (s, home->session, pages, ops)
+      : has_room (s, home->session, pages, ops)) {
+    m = s->free;
+    s->free = m->next;
+    m->free = false;
+    m->flight = (struct flight) { .home = *home, .ops = m->ops };
+    m->n = pages;
+    m->n_ops = ops;
+    m->begin_ns = begin_ns;
+    s->load.pages += pages;
+    s->load.ops += ops;
+  }
+  pthread_mutex_unlock (&s->lock);
+  return m;
 }
 
-void
+static void
+hand_over (struct sender *s, struct sending *m)
+{
+  pthread_mutex_lock (&s->lock);
+  append (&s->handed, m);
+  pthread_cond_signal (&s->work);
+  pthread_mutex_unlock (&s->lock);
+}
+
+bool
 device_send (struct device *d, uint64_t first, const uint32_t *slots,
-             uint32_t n)
+             uint32_t n, bool wait)
 {
   const uint64_t slab = slab_table_slab_of (d->slabs, first);
-  struct sender *s = d->sender;
   struct slab_home home;
-  bool room;
+  const bool pinned = slab_table_pin (d->slabs, slab, &home);
+  struct sending *m = NULL;
 
-  if (!slab_table_pin (d->slabs, slab, &home)) {
-    device_count (&d->counters.written_disk, n);
-    return;
+  if (pinned)
+    m = claim (d->sender, &home, n, count_ops (slots, n), wait);
+  if (m) {
+    m->flight.lane = device_sender_lane (d);
+    m->flight.slab = slab;
+    memcpy (m->slots, slots, n * sizeof *slots);
+    m->first = first;
+    m->posted = false;
+    m->deadline_ns = m->begin_ns + d->params.deadline_ns;
+    slot_pool_send (d->slots, slots, n);
+    hand_over (d->sender, m);
+    return true;
   }
-  pthread_mutex_lock (&s->lock);
-  room = await_room (s, home.session, n);
-  if (room)
-    hand_over (d, &home, first, slots, n);
-  pthread_mutex_unlock (&s->lock);
-  if (room)
-    return;
-  slab_table_unpin (d->slabs, slab, &home);
+  if (pinned)
+    slab_table_unpin (d->slabs, slab, &home);
+  if (pinned && !wait)
+    return false;
   device_count (&d->counters.written_disk, n);
-}
-
-static bool
-is_sending (const struct sender *s, uint64_t first, uint32_t n)
-{
-  for (unsigned i = 0; i < SENDINGS; i++) {
-    const struct sending *m = &s->all[i];
-
-    if (m->n > 0 && m->first < first + n && first < m->first + m->n)
-      return true;
-  }
-  return false;
-}
-
-void
-device_settle (struct device *d, uint64_t first, uint32_t n)
-{
-  struct sender *s = d->sender;
-
-  pthread_mutex_lock (&s->lock);
-  while (is_sending (s, first, n))
-    await_end (s, INT64_MAX);
-  pthread_mutex_unlock (&s->lock);
+  return true;
 }
 
 /* ---- beginning and end ---- */
@@ -390,11 +402,13 @@ device_start_sending (struct device *d)
   monotonic_cond_init (&s->ended);
   empty (&s->sent);
   empty (&s->handed);
+  s->looked_ns = fabric_now_ns ();
   s->pages_max = pages_max (d);
   s->all = calloc (SENDINGS, sizeof *s->all);
   if (!s->all)
     return -ENOMEM;
   for (unsigned i = 0; i < SENDINGS; i++) {
+    s->all[i].free = true;
     s->all[i].next = s->free;
     s->free = &s->all[i];
   }

@@ -1,5 +1,5 @@
 /* Lanes: what one request needs to talk to donors.  Each session has a
- * queue for every lane, and the writer's; who holds lane i may use queue i
+ * queue for every lane, and the sender's; who holds lane i may use queue i
  * of any session and the lane's landing buffer.  One owner at a time.
  */
 

@@ -446,7 +446,8 @@ is_stored (struct slot_pool *p, uint64_t page)
 {
   uint32_t i = slot_index_find (&p->index, page);
 
-  return i == SLOT_NONE || p->slots[i].state == SLOT_LANDING;
+  return i == SLOT_NONE ||
+    (p->slots[i].state == SLOT_LANDING && !p->slots[i].error);
 }
 
 uint64_t

@@ -149,8 +149,8 @@ void slot_pool_send (struct slot_pool *p, const uint32_t *slots, uint32_t n);
 /* The donor has it, or, with NULL, will not. */
 void slot_pool_landed (struct slot_pool *p, const uint32_t *slots,
                        uint32_t n, const void *donor);
-/* Its write to the local copy ended, with 0 or -errno; if it failed no
- * donor is being written to any more.
+/* Its write to the local copy ended, with 0 or -errno.  What follows from an
+ * error depends on whether a donor has the page, so that waits for it.
  */
 void slot_pool_written (struct slot_pool *p, const uint32_t *slots,
                         uint32_t n, int error);

@@ -19,7 +19,8 @@ enum slot_state {
   SLOT_QUEUED,                  /* in one of the queues */
   SLOT_BEHIND,                  /* waits for its predecessor's write */
   SLOT_WRITING,
-  SLOT_LANDING,                 /* written; on its way to a donor yet */
+  SLOT_LANDING,                 /* written, or not (`error`); on its way to a
+                                   donor yet */
   SLOT_FAILED,                  /* not writable; the page's only copy */
   SLOT_ENDED,                   /* done, but still held */
 };
@@ -32,8 +33,8 @@ struct slot {
   uint32_t epoch;
   int64_t since_ns;             /* when its place in the queue was taken */
   uint32_t predecessor, successor; /* of the same page, older and newer */
-  bool sending;                 /* to a donor; while it is written or landing,
-                                   its writer's */
+  bool sending;                 /* to a donor; set by its writer */
+  int error;                    /* of a local write that ended before that */
   bool dropped;                 /* in the index for order, not for content */
   bool owed;                    /* acknowledged content of the page is not on
                                    the local copy: stays if its write fails */

@@ -1,6 +1,5 @@
 /* The writers' side of the slot pool. */
 
-#include <assert.h>
 #include <errno.h>
 #include <time.h>
 
@@ -240,14 +239,15 @@ leave (struct slot_pool *p, uint32_t i)
   slot_free (p, i);
 }
 
+/* Its local write has ended; if that failed, it is known whether a donor has
+ * the page.
+ */
 static void
 end_one (struct slot_pool *p, uint32_t i, int error)
 {
   struct slot *s = &p->slots[i];
   struct slot *n = s->successor == SLOT_NONE ? NULL : &p->slots[s->successor];
   bool owed = error && s->owed;
-
-  assert (!error || !s->sending);
 
   if (owed && n)
     hand_down (s, n);
@@ -274,8 +274,16 @@ slot_pool_written (struct slot_pool *p, const uint32_t *slots, uint32_t n,
                    int error)
 {
   pthread_mutex_lock (&p->lock);
-  for (uint32_t i = 0; i < n; i++)
-    end_one (p, slots[i], error);
+  for (uint32_t i = 0; i < n; i++) {
+    struct slot *s = &p->slots[slots[i]];
+
+    if (error && s->sending) {
+      s->error = error;
+      s->state = SLOT_LANDING;
+    }
+    else
+      end_one (p, slots[i], error);
+  }
   if (drain_end (&p->drain, n, error < 0, slot_pool_now_ns (CLOCK_MONOTONIC)))
     pthread_cond_broadcast (&p->freed);
   pthread_mutex_unlock (&p->lock);
@@ -313,6 +321,22 @@ tell_landed (struct slot_pool *p, const uint32_t *slots, uint32_t n,
   }
 }
 
+static void
+land_one (struct slot_pool *p, uint32_t i)
+{
+  struct slot *s = &p->slots[i];
+  const int error = s->error;
+
+  s->sending = false;
+  if (s->state != SLOT_LANDING)
+    return;
+  s->error = 0;
+  if (error)
+    end_one (p, i, error);
+  else
+    leave (p, i);
+}
+
 void
 slot_pool_landed (struct slot_pool *p, const uint32_t *slots, uint32_t n,
                   const void *donor)
@@ -320,11 +344,8 @@ slot_pool_landed (struct slot_pool *p, const uint32_t *slots, uint32_t n,
   pthread_mutex_lock (&p->lock);
   if (donor)
     tell_landed (p, slots, n, donor);
-  for (uint32_t i = 0; i < n; i++) {
-    p->slots[slots[i]].sending = false;
-    if (p->slots[slots[i]].state == SLOT_LANDING)
-      leave (p, slots[i]);
-  }
+  for (uint32_t i = 0; i < n; i++)
+    land_one (p, slots[i]);
   pthread_mutex_unlock (&p->lock);
 }
 

@@ -25,8 +25,8 @@ enum {
  */
 enum { SLOW_NS = 10000000 };
 
-/* How long those that have ended together are tried again: a disk that
- * takes long to fail must not hold up all others once for each.
+/* How long a run that failed is tried again: a disk that takes long to fail
+ * must not keep those who wait for it once for each page.
  */
 enum { RETRY_NS = 1000000000 };
 
@@ -40,7 +40,12 @@ struct run {
   uint32_t slots[RUN_MAX], n;
   uint64_t first;               /* page */
   int64_t begin_ns;
-  struct run *next;             /* among the free, or those just begun */
+  unsigned tries;
+  int error;                    /* with which it failed: it is tried */
+  int64_t until_ns;             /* until then, */
+  uint32_t page;                /* at last page by page: this one now, */
+  uint32_t bad;                 /* after so many bad ones in a row */
+  struct run *next;             /* among the free */
 };
 
 struct write_behind {
@@ -53,7 +58,15 @@ struct write_behind {
   struct disk_queue *queue;     /* the thread's, like all below */
   struct run *runs, *free;
   unsigned in_flight, depth;
+  int64_t held_up_ns;           /* by donors, in all */
 };
+
+/* The time as far as the disk is concerned. */
+static int64_t
+disk_now_ns (const struct write_behind *w)
+{
+  return fabric_now_ns () - w->held_up_ns;
+}
 
 /* Slots are often adjacent in memory: then one element serves several. */
 static int
@@ -74,15 +87,13 @@ gather (struct slot_pool *pool, const uint32_t *slots, uint32_t n,
   return used;
 }
 
-static int
-write_again (struct write_behind *w, const uint32_t *slots, uint32_t n,
-             uint64_t first)
+/* Write n pages of the run, from the i-th on. */
+static void
+add (struct write_behind *w, struct run *run, uint32_t i, uint32_t n)
 {
-  struct iovec iov[RUN_MAX];
-
-  return backing_write (w->params.backing, iov,
-                        gather (w->params.pool, slots, n, iov),
-                        first * PAGE_SIZE_BYTES);
+  disk_queue_add (w->queue, &run->write, run->iov,
+                  gather (w->params.pool, run->slots + i, n, run->iov),
+                  (run->first + i) * PAGE_SIZE_BYTES);
 }
 
 static void
@@ -92,44 +103,60 @@ note_written (struct write_behind *w, const struct run *run, uint32_t i,
   if (error < 0) {
     atomic_fetch_add (&w->errors, 1);
     atomic_store (&w->last_error, error);
-    w->params.settle (w->params.data, run->first + i, n);
   }
   slot_pool_written (w->params.pool, run->slots + i, n, error);
 }
 
-/* The run has failed with this error: one bad page must not keep its
- * neighbours off the local copy.
- */
-static void
-write_pages (struct write_behind *w, const struct run *run, int error,
-             int64_t until_ns)
+/* The run failed.  False if it is not tried any more. */
+static bool
+try_again (struct write_behind *w, struct run *run, int error, int64_t now_ns)
 {
-  uint32_t i, bad = 0;
-
-  for (i = 0; i < run->n && bad < BAD_PAGES_MAX &&
-         fabric_now_ns () < until_ns; i++) {
-    int r = write_again (w, run->slots + i, 1, run->first + i);
-
-    bad = r < 0 ? bad + 1 : 0;
-    note_written (w, run, i, 1, r);
+  run->error = error;
+  if (run->tries == 1)
+    run->until_ns = now_ns + RETRY_NS;
+  if (now_ns >= run->until_ns || (run->tries == TRIES && run->n == 1)) {
+    note_written (w, run, 0, run->n, error);
+    return false;
   }
-  if (i < run->n)
-    note_written (w, run, i, run->n - i, error);
+  run->tries++;
+  add (w, run, 0, run->tries <= TRIES ? run->n : 1);
+  return true;
 }
 
-/* Errors are rare, so their writes need not be in flight together. */
-static void
-end_run (struct write_behind *w, struct run *run, int64_t until_ns)
+/* One bad page must not keep its neighbours off the local copy: they are tried
+ * alone.  False after the last.
+ */
+static bool
+try_next_page (struct write_behind *w, struct run *run, int error,
+               int64_t now_ns)
 {
-  int r = run->write.result;
+  uint32_t left;
 
-  for (int try = 1; try < TRIES && r < 0 && fabric_now_ns () < until_ns;
-       try++)
-    r = write_again (w, run->slots, run->n, run->first);
-  if (r < 0 && run->n > 1)
-    write_pages (w, run, r, until_ns);
-  else
-    note_written (w, run, 0, run->n, r);
+  note_written (w, run, run->page++, 1, error);
+  run->bad = error < 0 ? run->bad + 1 : 0;
+  left = run->n - run->page;
+  if (left > 0 && run->bad < BAD_PAGES_MAX && now_ns < run->until_ns) {
+    add (w, run, run->page, 1);
+    return true;
+  }
+  if (left > 0)
+    note_written (w, run, run->page, left, run->error);
+  return false;
+}
+
+/* What was in flight of the run has ended.  False if no more of it is. */
+static bool
+go_on (struct write_behind *w, struct run *run, int64_t now_ns)
+{
+  const int r = run->write.result;
+
+  run->begin_ns = now_ns;
+  if (run->tries > TRIES)
+    return try_next_page (w, run, r, now_ns);
+  if (r < 0)
+    return try_again (w, run, r, now_ns);
+  note_written (w, run, 0, run->n, 0);
+  return false;
 }
 
 static void
@@ -146,17 +173,23 @@ static void
 end_runs (struct write_behind *w, int64_t wait_ns)
 {
   struct disk_write *write = disk_queue_reap (w->queue, wait_ns);
-  const int64_t now_ns = fabric_now_ns ();
+  const int64_t now_ns = disk_now_ns (w);
+  bool added = false;
 
   for (; write; write = disk_queue_reap (w->queue, 0)) {
     struct run *run = (struct run *) write;
 
     adapt_depth (w, now_ns - run->begin_ns);
-    end_run (w, run, now_ns + RETRY_NS);
-    run->next = w->free;
-    w->free = run;
-    w->in_flight--;
+    if (go_on (w, run, now_ns))
+      added = true;
+    else {
+      run->next = w->free;
+      w->free = run;
+      w->in_flight--;
+    }
   }
+  if (added)
+    disk_queue_submit (w->queue);
 }
 
 static uint32_t
@@ -166,42 +199,57 @@ next_run (struct write_behind *w, struct run *run)
     (w->params.pool, RUN_MAX, run->slots, &run->first);
 }
 
-static void
-submit (struct write_behind *w, struct run *begun)
+static struct run *
+next_begun (struct write_behind *w)
 {
-  const int64_t now_ns = fabric_now_ns ();
+  struct run *run = w->free;
 
-  for (; begun; begun = begun->next)
-    begun->begin_ns = now_ns;
-  disk_queue_submit (w->queue);
+  run->n = next_run (w, run);
+  if (run->n == 0)
+    return NULL;
+  w->free = run->next;
+  w->in_flight++;
+  run->tries = 1;
+  run->page = run->bad = 0;
+  run->begin_ns = disk_now_ns (w);
+  add (w, run, 0, run->n);
+  return run;
 }
 
-/* Begin what is due, up to the depth; with nothing in flight, wait for it.
- * False if there was nothing.
+/* False if its donor has no room yet: then the disk is to have its part. */
+static bool
+send_now (struct write_behind *w, const struct run *run)
+{
+  return w->params.send (w->params.data, run->first, run->slots, run->n,
+                         false);
+}
+
+static void
+send_patiently (struct write_behind *w, const struct run *run)
+{
+  const int64_t begin_ns = fabric_now_ns ();
+
+  w->params.send (w->params.data, run->first, run->slots, run->n, true);
+  w->held_up_ns += fabric_now_ns () - begin_ns;
+}
+
+/* Begin what is due, up to the depth, or until a donor has to be waited for;
+ * with nothing in flight, wait for it.  False if there was nothing.
  */
 static bool
 begin_runs (struct write_behind *w)
 {
-  struct run *begun = NULL, *run;
+  struct run *run = NULL, *unsent = NULL;
+  unsigned n = 0;
 
-  while (w->in_flight < w->depth) {
-    run = w->free;
-    run->n = next_run (w, run);
-    if (run->n == 0)
-      break;
-    w->params.send (w->params.data, run->first, run->slots, run->n);
-    disk_queue_add (w->queue, &run->write, run->iov,
-                    gather (w->params.pool, run->slots, run->n, run->iov),
-                    run->first * PAGE_SIZE_BYTES);
-    w->free = run->next;
-    run->next = begun;
-    begun = run;
-    w->in_flight++;
-  }
-  if (!begun)
-    return false;
-  submit (w, begun);
-  return true;
+  for (; w->in_flight < w->depth && !unsent && (run = next_begun (w)); n++)
+    if (!send_now (w, run))
+      unsent = run;
+  if (n > 0)
+    disk_queue_submit (w->queue);
+  if (unsent)
+    send_patiently (w, unsent);
+  return n > 0;
 }
 
 /* How long the disk may be waited for. */

@@ -16,12 +16,11 @@ struct write_behind_params {
   struct slot_pool *pool;
   struct backing *backing;
   /* Called from the thread.  A run of slots is about to be written: have it
-   * sent to its donor as well (slot_pool_send), if it has one.
+   * sent to its donor as well (slot_pool_send), if it has one.  False if
+   * that would have to wait, and `wait` is not set.
    */
-  void (*send) (void *data, uint64_t first, const uint32_t *slots,
-                uint32_t n);
-  /* Wait for what is on its way of these pages. */
-  void (*settle) (void *data, uint64_t first, uint32_t n);
+  bool (*send) (void *data, uint64_t first, const uint32_t *slots,
+                uint32_t n, bool wait);
   void *data;
 };
 

@@ -24,7 +24,7 @@ static struct rig rig;
 static unsigned stuck;          /* the number of the donor of slab 0 */
 
 static void
-setup (void)
+setup_lanes (unsigned lanes)
 {
   struct rig_params p = rig_defaults ();
   static char buf[32 * PAGE];
@@ -33,6 +33,8 @@ setup (void)
   scratch_setup ();
   p.donors = 2;
   p.deadline_ns = DEADLINE_MS * MS;
+  p.lanes = lanes;
+  p.write_behind_bytes = lanes * MIB;
   rig_prepare (&rig, &p);
   rig_start (&rig);
   memset (buf, 'a', sizeof buf);
@@ -49,6 +51,18 @@ setup (void)
   }
   ck_assert_int_eq (device_flush (rig.device), 0);
   ck_assert_uint_ge (rig_written_donors (&rig), 64);
+}
+
+static void
+setup (void)
+{
+  setup_lanes (2);
+}
+
+static void
+setup_many_lanes (void)
+{
+  setup_lanes (8);
 }
 
 static void
@@ -269,7 +283,7 @@ START_TEST (other_donors_go_on_beside_writes)
 }
 END_TEST
 
-/* More runs for the stuck donor than its queue takes: what is written to the
+/* More for the stuck donor than its queue takes, or than is for one donor: what is written to the
  * other one is there soon, and the rest on the local copy.
  */
 START_TEST (writes_to_other_donors_go_on)
@@ -277,7 +291,7 @@ START_TEST (writes_to_other_donors_go_on)
   unsigned posted;
 
   get_stuck ();
-  for (int i = 0; i < 200; i += 2)
+  for (int i = 0; i < SLAB; i += 2)
     rig_write (&rig, i, 'b');
   ck_assert_int_eq (device_flush (rig.device), 0);
   posted = fake_donor_posted (rig.donors[!stuck]);
@@ -289,9 +303,31 @@ START_TEST (writes_to_other_donors_go_on)
     usleep (1000);
   ck_assert_uint_eq (fake_donor_posted (rig.donors[!stuck]), posted + 1);
   assert_in_time ("write beside a full queue");
-  for (int i = 0; i < 200; i += 2)
+  for (int i = 0; i < SLAB; i += 2)
     ck_assert_int_eq (rig_disk_byte (&rig, i * PAGE), 'b');
   ck_assert_int_eq (rig_disk_byte (&rig, (SLAB + 40) * PAGE), 'c');
+}
+END_TEST
+
+/* What ends the session of the stuck donor takes longer than the deadline of
+ * what is written to the other one meanwhile.
+ */
+START_TEST (a_donor_is_not_late_for_another_s_sake)
+{
+  const uint64_t before = rig_written_donors (&rig);
+  const _Atomic uint64_t *missed = &rig.device->counters.deadlines_missed;
+
+  get_stuck ();
+  fake_fabric_slow_settle (DEADLINE_MS * MS * 2);
+  rig_write (&rig, 3, 'b');
+  usleep ((DEADLINE_MS + 100) * 1000);
+  rig_write (&rig, SLAB + 40, 'c');
+  while (atomic_load (missed) == 0)
+    usleep (1000);
+  ck_assert_uint_eq (rig_written_donors (&rig), before + 1);
+  ck_assert_uint_eq (atomic_load (missed), 1);
+  fake_fabric_slow_settle (0);
+  rig_expect (&rig, SLAB + 40, 'c');
 }
 END_TEST
 
@@ -562,7 +598,7 @@ END_TEST
 int
 main (void)
 {
-  TCase *c = tcase_create ("deadline");
+  TCase *c = tcase_create ("deadline"), *many = tcase_create ("many lanes");
 
   tcase_add_checked_fixture (c, setup, teardown);
   tcase_add_test (c, a_read_from_a_stuck_donor_ends_in_time);
@@ -574,6 +610,7 @@ main (void)
   tcase_add_test (c, other_donors_go_on);
   tcase_add_test (c, other_donors_go_on_beside_writes);
   tcase_add_test (c, writes_to_other_donors_go_on);
+  tcase_add_test (c, a_donor_is_not_late_for_another_s_sake);
   tcase_add_test (c, a_stuck_donor_holds_a_part_of_the_slots);
   tcase_add_test (c, a_disk_that_is_slow_to_fail_holds_up_no_donor);
   tcase_add_loop_test (c, with_all_lanes_stuck_requests_end_in_time, 0, 2);
@@ -583,5 +620,7 @@ main (void)
   tcase_add_loop_test (c, nothing_stale_lands, 0, 3);
   tcase_add_test (c, a_landing_buffer_is_not_reused_before_its_completion);
   tcase_add_test (c, a_missed_deadline_ends_the_session);
-  return suite_run ("deadline", c);
+  tcase_add_checked_fixture (many, setup_many_lanes, teardown);
+  tcase_add_test (many, writes_to_other_donors_go_on);
+  return suite_run_both ("deadline", c, many);
 }
