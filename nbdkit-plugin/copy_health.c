@@ -4,29 +4,48 @@
 #include <string.h>
 
 #include "conf/log.h"
+#include "fabric/fabric.h"
 #include "nbdkit-plugin/backing.h"
 #include "nbdkit-plugin/device.h"
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 #include "nbdkit-plugin/write_behind.h"
 
+/* Longer than write-delay: what was refused and is written again waits for
+ * that, and may be refused again.
+ */
+static int64_t
+quiet_ns (const struct device *d)
+{
+  return d->params.write_delay_ns + INT64_C (1000000000);
+}
+
 void
 copy_health_check (struct copy_health *h, const struct device *d)
 {
   const char *name = backing_name (d->params.backing);
-  const uint64_t with_donors = slab_table_remote_only (d->slabs);
+  const uint64_t errors = write_behind_errors (d->writers);
+  const int64_t now_ns = fabric_now_ns ();
   struct slot_pool_stats slots;
+  uint64_t remote;
 
+  /* In this order: a page that a donor takes over is counted twice then,
+   * rather than not at all.
+   */
   slot_pool_stats (d->slots, &slots);
-  if (h->told == (with_donors + slots.failed > 0))
-    return;
-  h->told = !h->told;
-  if (h->told)
+  remote = slab_table_remote_only (d->slabs);
+  if (slots.failed > 0 || remote > 0 || errors != h->errors)
+    h->refused_ns = now_ns;
+  h->errors = errors;
+  if (!h->told && h->refused_ns == now_ns) {
+    h->told = true;
     log_error ("local copy %s: writes fail: %s; %" PRIu32 " pages are in "
-               "memory alone, %" PRIu64 " with donors alone; they are tried "
-               "again every second", name,
+               "memory alone, %" PRIu64 " with donors alone or lost", name,
                strerror (-write_behind_last_error (d->writers)),
-               slots.failed, with_donors);
-  else
+               slots.failed, remote);
+  }
+  else if (h->told && now_ns - h->refused_ns > quiet_ns (d)) {
+    h->told = false;
     log_notice ("local copy %s: has every page again", name);
+  }
 }
