@@ -11,13 +11,14 @@
 #include "nbdkit-plugin/slot_pool.h"
 #include "nbdkit-plugin/write_behind.h"
 
-/* Longer than write-delay: what was refused and is written again waits for
- * that, and may be refused again.
+/* What was refused and is written again waits for write-delay, for its donor,
+ * and for the disk, which may refuse it again.
  */
 static int64_t
 quiet_ns (const struct device *d)
 {
-  return d->params.write_delay_ns + INT64_C (1000000000);
+  return d->params.write_delay_ns + 2 * d->params.deadline_ns +
+    INT64_C (5000000000);
 }
 
 void
@@ -28,16 +29,18 @@ copy_health_check (struct copy_health *h, const struct device *d)
   const int64_t now_ns = fabric_now_ns ();
   struct slot_pool_stats slots;
   uint64_t remote;
+  bool refuses;
 
   /* In this order: a page that a donor takes over is counted twice then,
    * rather than not at all.
    */
   slot_pool_stats (d->slots, &slots);
   remote = slab_table_remote_only (d->slabs);
-  if (slots.failed > 0 || remote > 0 || errors != h->errors)
-    h->refused_ns = now_ns;
+  refuses = slots.failed > 0 || remote > 0 || errors != h->errors;
   h->errors = errors;
-  if (!h->told && h->refused_ns == now_ns) {
+  if (refuses)
+    h->refused_ns = now_ns;
+  if (refuses && !h->told) {
     h->told = true;
     log_error ("local copy %s: writes fail: %s; %" PRIu32 " pages are in "
                "memory alone, %" PRIu64 " with donors alone or lost", name,

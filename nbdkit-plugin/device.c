@@ -24,6 +24,8 @@ committed (void *data, uint64_t first, uint32_t n)
   struct device *d = data;
   const bool owed = slab_table_set_pages (d->slabs, first, n, PAGE_LOCAL);
 
+  if (owed)
+    atomic_fetch_add (&d->overtaken, 1);
   read_ahead_forget (d->ahead, first, n);
   return owed;
 }
@@ -289,24 +291,32 @@ device_trim (struct device *d, uint32_t size, uint64_t offset)
   return discard (d, size, offset, false);
 }
 
+static void
+note_error (int *first, int r)
+{
+  if (*first == 0)
+    *first = r;
+}
+
+/* A write that comes meanwhile may take pages away from what is settled and
+ * saved here, whose acknowledged content then goes with its slot: once more.
+ */
 static int
 flush (struct device *d)
 {
-  int r, r2;
+  const uint64_t overtaken = atomic_load (&d->overtaken);
+  int r = 0;
 
   slot_pool_retry (d->slots);
-  r = slot_pool_flush (d->slots);
-  r2 = device_settle_zeros (d);
-  if (r == 0)
-    r = r2;
-  r2 = device_save_all (d, fabric_now_ns () + d->params.deadline_ns);
-  if (r == 0)
-    r = r2;
-  r2 = backing_flush (d->params.backing);
-  if (r == 0)
-    r = r2;
-  if (r == 0 && slab_table_remote_only (d->slabs) > 0)
-    r = -EIO;
+  note_error (&r, slot_pool_flush (d->slots));
+  note_error (&r, device_settle_zeros (d));
+  note_error (&r, device_save_all (d, fabric_now_ns () +
+                                   d->params.deadline_ns));
+  if (atomic_load (&d->overtaken) != overtaken)
+    note_error (&r, slot_pool_flush (d->slots));
+  note_error (&r, backing_flush (d->params.backing));
+  if (slab_table_remote_only (d->slabs) > 0)
+    note_error (&r, -EIO);
   return r;
 }
 

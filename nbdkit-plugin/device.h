@@ -76,6 +76,8 @@ struct device {
   struct read_ahead *ahead;
   atomic_uint reading;          /* read requests in flight */
   struct sender *sender;
+  _Atomic uint64_t overtaken;   /* commits of pages that the local copy did not
+                                   have as they were acknowledged before */
   struct device_counters counters;
   struct histogram *latencies[LATENCIES];
 };

@@ -11,8 +11,8 @@
 #include "nbdkit-plugin/slab_table.h"
 #include "nbdkit-plugin/slot_pool.h"
 
-/* Runs that are on their way to donors at once: more than one stuck donor may
- * have of them.
+/* Runs that are on their way to donors at once: more than a stuck donor may
+ * have of them, but not more than two.
  */
 enum { SENDINGS = 2 * FABRIC_QUEUE_DEPTH };
 
@@ -20,14 +20,21 @@ enum { SENDINGS = 2 * FABRIC_QUEUE_DEPTH };
 enum { PATIENCE_NS = 100000000 };
 
 /* How often all that is on its way is looked at while the oldest of it is
- * waited for; and from when on it is the sender that was held up, and not a
- * donor.
+ * waited for.
  */
-enum { LOOK_NS = 1000000, HELD_UP_NS = 10 * LOOK_NS };
+enum { LOOK_NS = 1000000 };
+
+/* What a late donor has of the memory ends with its session, sooner than this
+ * if no device is at fault; so long others are not kept waiting for it.
+ */
+enum { FLUSH_NS = 1000000000 };
 
 enum { STACK_BYTES = 64 << 10 }; /* locked memory, so small */
 
-/* A run of slots on its way to its slab's donor, over the sender's own lane. */
+/* A run of slots on its way to its slab's donor, over the sender's own lane.
+ * The writer's until it is handed over, then the thread's until it is free;
+ * but for what is said to be the lock's.
+ */
 struct sending {
   struct flight flight;
   struct fabric_op ops[SPAN_PAGES_MAX];
@@ -37,8 +44,8 @@ struct sending {
   unsigned n_ops;
   int64_t begin_ns;             /* when its way began */
   bool free;
-  bool posted;                  /* the thread's, like the next */
   int64_t deadline_ns;
+  bool posted, late;            /* the thread's */
   struct sending *next;         /* in whichever list it is */
 };
 
@@ -56,11 +63,9 @@ struct sender {
   uint32_t pages_max;           /* on their way to one donor */
   pthread_t thread;
   bool started;
-  struct sending_list sent;     /* the thread's, like the next */
-  int64_t looked_ns;            /* when those sent were last looked at */
+  struct sending_list sent;     /* the thread's */
 
-  pthread_mutex_t lock;         /* guards all below, and what of those not free
-                                   is not the thread's */
+  pthread_mutex_t lock;         /* guards all below, and which are free */
   pthread_cond_t work;          /* something was handed over */
   pthread_cond_t ended;         /* something is no longer on its way */
   struct sending *free;
@@ -156,22 +161,24 @@ end_sending (struct device *d, struct sending *m)
   set_free (d->sender, m);
 }
 
-/* No time runs for donors while nobody looks: what is left to be sent over
- * tcp is sent by that.
+/* Is there nothing left to wait for?  The end of a late one's session ends
+ * its operations, which the next looks tell.
  */
-static void
-note_look (struct sender *s)
+static bool
+is_over (struct device *d, struct sending *m, int64_t now_ns)
 {
-  const int64_t now_ns = fabric_now_ns (), gap_ns = now_ns - s->looked_ns;
-
-  s->looked_ns = now_ns;
-  if (gap_ns > HELD_UP_NS)
-    for (struct sending *m = s->sent.first; m; m = m->next)
-      m->deadline_ns += gap_ns;
+  if (!m->posted || flight_has_landed (&m->flight))
+    return true;
+  if (!m->late && now_ns >= m->deadline_ns) {
+    m->late = true;
+    device_count (&d->counters.deadlines_missed, 1);
+    session_end (m->flight.home.session, -ETIMEDOUT);
+  }
+  return now_ns >= m->deadline_ns + FLUSH_NS;
 }
 
-/* End those that have landed or are late.  One look at a session's queue
- * tells of all its runs.
+/* End those that have landed.  One look at a session's queue tells of all its
+ * runs.
  */
 static void
 end_landed (struct device *d)
@@ -188,7 +195,7 @@ end_landed (struct device *d)
       looked = m->flight.home.session;
       fabric_await (queue_of (m), 0);
     }
-    if (flight_has_landed (&m->flight) || m->deadline_ns <= now_ns)
+    if (is_over (d, m, now_ns))
       end_sending (d, m);
     else
       append (sent, m);
@@ -199,10 +206,8 @@ end_landed (struct device *d)
 static void
 await_work (struct sender *s)
 {
-  while (!s->handed.first && !s->stopped) {
+  while (!s->handed.first && !s->stopped)
     pthread_cond_wait (&s->work, &s->lock);
-    s->looked_ns = fabric_now_ns ();
-  }
 }
 
 /* The first of what was handed over; the rest follows it. */
@@ -235,7 +240,6 @@ run_sender (void *data)
   struct sending *handed = take_handed (s);
 
   while (s->sent.first) {
-    note_look (s);
     for (struct sending *m = handed; m; m = m->next)
       if (flight_has_time (d, m->deadline_ns))
         post (d, m);
@@ -360,7 +364,7 @@ device_send (struct device *d, uint64_t first, const uint32_t *slots,
     m->flight.slab = slab;
     memcpy (m->slots, slots, n * sizeof *slots);
     m->first = first;
-    m->posted = false;
+    m->posted = m->late = false;
     m->deadline_ns = m->begin_ns + d->params.deadline_ns;
     slot_pool_send (d->slots, slots, n);
     hand_over (d->sender, m);
@@ -402,7 +406,6 @@ device_start_sending (struct device *d)
   monotonic_cond_init (&s->ended);
   empty (&s->sent);
   empty (&s->handed);
-  s->looked_ns = fabric_now_ns ();
   s->pages_max = pages_max (d);
   s->all = calloc (SENDINGS, sizeof *s->all);
   if (!s->all)

@@ -248,13 +248,13 @@ end_one (struct slot_pool *p, uint32_t i, int error)
   struct slot *s = &p->slots[i];
   struct slot *n = s->successor == SLOT_NONE ? NULL : &p->slots[s->successor];
   bool owed = error && s->owed;
+  bool kept = error && !n && p->owner.has_other_copy (p->owner.data, s->page);
 
   if (owed && n)
     hand_down (s, n);
   slot_leave_epoch (p, s->epoch);
-  tell_waiter (s, error);
-  if (error && !n && !p->owner.has_other_copy (p->owner.data, s->page) &&
-      owed) {
+  tell_waiter (s, kept ? 0 : error);
+  if (owed && !n && !kept) {
     s->state = SLOT_FAILED;
     if (p->failed == 0)
       set_retry_time (p);

@@ -61,7 +61,7 @@ struct write_behind {
   int64_t held_up_ns;           /* by donors, in all */
 };
 
-/* The time as far as the disk is concerned. */
+/* The time without that: a write that ended meanwhile was not seen. */
 static int64_t
 disk_now_ns (const struct write_behind *w)
 {
@@ -101,8 +101,8 @@ note_written (struct write_behind *w, const struct run *run, uint32_t i,
               uint32_t n, int error)
 {
   if (error < 0) {
-    atomic_fetch_add (&w->errors, 1);
     atomic_store (&w->last_error, error);
+    atomic_fetch_add (&w->errors, 1);
   }
   slot_pool_written (w->params.pool, run->slots + i, n, error);
 }
@@ -140,7 +140,7 @@ try_next_page (struct write_behind *w, struct run *run, int error,
     return true;
   }
   if (left > 0)
-    note_written (w, run, run->page, left, run->error);
+    note_written (w, run, run->page, left, error < 0 ? error : run->error);
   return false;
 }
 

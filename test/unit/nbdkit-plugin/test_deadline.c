@@ -283,8 +283,9 @@ START_TEST (other_donors_go_on_beside_writes)
 }
 END_TEST
 
-/* More for the stuck donor than its queue takes, or than is for one donor: what is written to the
- * other one is there soon, and the rest on the local copy.
+/* More for the stuck donor than its queue takes, or than is for one donor:
+ * what is written to the other one is there soon, and the rest on the local
+ * copy.
  */
 START_TEST (writes_to_other_donors_go_on)
 {

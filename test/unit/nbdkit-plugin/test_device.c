@@ -57,6 +57,42 @@ START_TEST (a_written_slab_is_mapped_and_served_by_its_donor)
 }
 END_TEST
 
+static void
+flush_all (void *data)
+{
+  *(int *) data = device_flush (rig.device);
+}
+
+/* The zeros of page 0, which the flush has to wait for, are no longer zeros when
+ * it comes to them.
+ */
+START_TEST (a_flush_waits_for_what_takes_the_place_of_zeros)
+{
+  struct thread flusher;
+  int result = -1;
+
+  start ();
+  rig_write (&rig, 0, 'a');
+  rig_wait_mapped (&rig, 0);
+  ck_assert_int_eq (device_flush (rig.device), 0);
+  ck_assert_int_eq (device_zero (rig.device, PAGE, 0), 0);
+  fake_disk_hold_writes (0, 6 * PAGE);
+  rig_write (&rig, 5, 'b');
+  thread_start (&flusher, flush_all, &result);
+  fake_disk_wait_held (1);
+  rig_write (&rig, 0, 'z');
+  fake_disk_wait_held (2);
+  fake_disk_hold_writes (0, PAGE);
+  usleep (200000);
+  ck_assert (!flusher.finished);
+  fake_disk_pass ();
+  thread_join (&flusher);
+  ck_assert_int_eq (result, 0);
+  ck_assert_int_eq (rig_disk_byte (&rig, 0), 'z');
+  stop ();
+}
+END_TEST
+
 /* As soon as the local copy has it, too, although nobody has waited for the
  * donor.
  */
@@ -577,6 +613,7 @@ main (void)
 
   tcase_add_checked_fixture (c, scratch_setup, scratch_teardown);
   tcase_add_test (c, a_written_slab_is_mapped_and_served_by_its_donor);
+  tcase_add_test (c, a_flush_waits_for_what_takes_the_place_of_zeros);
   tcase_add_test (c, a_written_page_is_read_from_its_donor);
   tcase_add_test (c, without_donors_the_local_copy_serves);
   tcase_add_test (c, a_request_over_slab_edges_is_joined);

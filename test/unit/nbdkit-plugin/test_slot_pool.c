@@ -296,6 +296,19 @@ START_TEST (a_waiter_overtakes_the_queue_with_the_place_of_its_page)
 }
 END_TEST
 
+START_TEST (a_waiter_is_well_served_by_a_donor)
+{
+  struct slot_waiter w;
+  uint32_t a = commit (2, &w);
+
+  begin (a, 2);
+  donor_has_it = true;
+  end (a, -EIO);
+  ck_assert_int_eq (slot_pool_wait (pool, &w), 0);
+  assert_empty ();
+}
+END_TEST
+
 START_TEST (a_waiter_waits_for_all_its_slots_and_gets_the_first_error)
 {
   struct slot_waiter w;
@@ -1279,6 +1292,7 @@ main (void)
                   a_waiter_waits_for_all_its_slots_and_gets_the_first_error);
   tcase_add_test (c, a_slot_that_fails_stays_if_it_is_the_only_copy);
   tcase_add_test (c, a_slot_that_fails_goes_if_there_is_another_copy);
+  tcase_add_test (c, a_waiter_is_well_served_by_a_donor);
   tcase_add_test (c, a_failed_slot_is_retried);
   tcase_add_test (c, a_failed_slot_is_retried_among_other_work);
   tcase_add_test (c, dropping_forgets);
