@@ -24,16 +24,16 @@ enum { PATIENCE_NS = 100000000 };
  */
 enum { LOOK_NS = 1000000 };
 
-/* What a late donor has of the memory ends with its session, sooner than this
- * if no device is at fault; so long others are not kept waiting for it.
+/* The end of a session flushes its operations within a millisecond; when they
+ * take this long the device is at fault, and is made to end them.
  */
 enum { FLUSH_NS = 1000000000 };
 
 enum { STACK_BYTES = 64 << 10 }; /* locked memory, so small */
 
 /* A run of slots on its way to its slab's donor, over the sender's own lane.
- * The writer's until it is handed over, then the thread's until it is free;
- * but for what is said to be the lock's.
+ * Whoever has it may write to it: the writer until it is handed over, then the
+ * thread until it is free.
  */
 struct sending {
   struct flight flight;
@@ -43,9 +43,9 @@ struct sending {
   uint32_t n;
   unsigned n_ops;
   int64_t begin_ns;             /* when its way began */
-  bool free;
   int64_t deadline_ns;
-  bool posted, late;            /* the thread's */
+  bool posted, late;
+  bool free;                    /* guarded by the lock */
   struct sending *next;         /* in whichever list it is */
 };
 
