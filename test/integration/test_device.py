@@ -220,7 +220,7 @@ def outlives_its_parent(box):
         argv = WRAPPER + nbdkit_args(["-f", "-U", pidfile + ".sock",
                                       "-P", pidfile], keys)
         # The shell ends when the server is there.
-        run(["bash", "-c", '"$@" 2>/dev/null & until [ -e "$0" ]; do '
+        run(["bash", "-c", '"$@" 2>/dev/null & until [ -s "$0" ]; do '
              "sleep 0.05; done", pidfile, *argv], env=nbdkit_env())
         with open(pidfile) as f:
             pid = int(f.read())
