@@ -48,9 +48,9 @@ landed (void *data, uint64_t first, uint32_t n, const void *donor)
 
 static bool
 send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n,
-            bool wait)
+            int64_t until_ns)
 {
-  return device_send (data, first, slots, n, wait);
+  return device_send (data, first, slots, n, until_ns);
 }
 
 static unsigned

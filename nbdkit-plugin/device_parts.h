@@ -40,13 +40,13 @@ int device_write_span (struct device *d, const struct span *s,
 /* --- for the writer (write_behind.h), one thread --- */
 
 /* Have a run of slots, within one slab, written to the slab's donor as well,
- * if it has one, by a thread of its own.  False if there is no room for it
- * among what that donor, or all, get already: with `wait` it is waited for,
- * but not once the oldest of that has been on its way for 100 ms: then the
- * local copy alone gets the run.
+ * if it has one, by a thread of its own.  If there is no room for it among
+ * what that donor, or all, get already: with until_ns 0, false; else that is
+ * waited for until then, but not once the oldest of it has been on its way for
+ * 100 ms, and then the local copy alone gets the run.
  */
 bool device_send (struct device *d, uint64_t first, const uint32_t *slots,
-                  uint32_t n, bool wait);
+                  uint32_t n, int64_t until_ns);
 
 /* Start the thread: 0 or -errno; device_free_sender frees in any case. */
 int device_start_sending (struct device *d);

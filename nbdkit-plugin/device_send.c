@@ -16,7 +16,7 @@
  */
 enum { SENDINGS = 2 * FABRIC_QUEUE_DEPTH };
 
-/* How long a run that waits for those before it lets the disk wait as well. */
+/* How long a donor may take for those before a run that waits for room. */
 enum { PATIENCE_NS = 100000000 };
 
 /* How often all that is on its way is looked at while the oldest of it is
@@ -302,29 +302,29 @@ patience_with (const struct sender *s, const struct session *session)
 
 static bool
 await_room (struct sender *s, const struct session *session, uint32_t pages,
-            unsigned ops)
+            unsigned ops, int64_t until_ns)
 {
-  while (!has_room (s, session, pages, ops)) {
-    const int64_t until_ns = patience_with (s, session);
+  bool in_time = until_ns > 0, room;
 
-    if (fabric_now_ns () >= until_ns ||
-        !monotonic_cond_wait (&s->ended, &s->lock, until_ns))
-      return has_room (s, session, pages, ops);
+  while (!(room = has_room (s, session, pages, ops)) && in_time) {
+    const int64_t patient_ns = patience_with (s, session);
+
+    in_time = monotonic_cond_wait (&s->ended, &s->lock, patient_ns < until_ns
+                                   ? patient_ns : until_ns);
   }
-  return true;
+  return room;
 }
 
 /* One for a run to this home, NULL if there is no room. */
 static struct sending *
 claim (struct sender *s, const struct slab_home *home, uint32_t pages,
-       unsigned ops, bool wait)
+       unsigned ops, int64_t until_ns)
 {
   const int64_t begin_ns = fabric_now_ns ();
   struct sending *m = NULL;
 
   pthread_mutex_lock (&s->lock);
-  if (wait ? await_room (s, home->session, pages, ops)
-      : has_room (s, home->session, pages, ops)) {
+  if (await_room (s, home->session, pages, ops, until_ns)) {
     m = s->free;
     s->free = m->next;
     m->free = false;
@@ -350,7 +350,7 @@ hand_over (struct sender *s, struct sending *m)
 
 bool
 device_send (struct device *d, uint64_t first, const uint32_t *slots,
-             uint32_t n, bool wait)
+             uint32_t n, int64_t until_ns)
 {
   const uint64_t slab = slab_table_slab_of (d->slabs, first);
   struct slab_home home;
@@ -358,7 +358,8 @@ device_send (struct device *d, uint64_t first, const uint32_t *slots,
   struct sending *m = NULL;
 
   if (pinned)
-    m = claim (d->sender, &home, n, count_ops (slots, n), wait);
+    m = claim (d->sender, &home, n, count_ops (slots, n),
+               until_ns);
   if (m) {
     m->flight.lane = device_sender_lane (d);
     m->flight.slab = slab;
@@ -372,7 +373,7 @@ device_send (struct device *d, uint64_t first, const uint32_t *slots,
   }
   if (pinned)
     slab_table_unpin (d->slabs, slab, &home);
-  if (pinned && !wait)
+  if (pinned && until_ns == 0)
     return false;
   device_count (&d->counters.written_disk, n);
   return true;

@@ -30,6 +30,9 @@ enum { SLOW_NS = 10000000 };
  */
 enum { RETRY_NS = 1000000000 };
 
+/* How long a batch of runs may wait for room with their donors. */
+enum { PATIENCE_NS = 100000000 };
+
 /* How long new work may stay unseen while someone waits for a write. */
 enum { LOOK_NS = 1000000 };
 
@@ -45,7 +48,7 @@ struct run {
   int64_t until_ns;             /* until then, */
   uint32_t page;                /* at last page by page: this one now, */
   uint32_t bad;                 /* after so many bad ones in a row */
-  struct run *next;             /* among the free */
+  struct run *next;             /* among the free, or those not sent yet */
 };
 
 struct write_behind {
@@ -216,40 +219,47 @@ next_begun (struct write_behind *w)
   return run;
 }
 
-/* False if its donor has no room yet: then the disk is to have its part. */
 static bool
-send_now (struct write_behind *w, const struct run *run)
+send_run (struct write_behind *w, const struct run *run, int64_t until_ns)
 {
   return w->params.send (w->params.data, run->first, run->slots, run->n,
-                         false);
+                         until_ns);
 }
 
+/* Runs whose donors have had no room.  The disk has its part meanwhile, but
+ * what it has done waits to be seen.
+ */
 static void
-send_patiently (struct write_behind *w, const struct run *run)
+send_patiently (struct write_behind *w, const struct run *unsent)
 {
   const int64_t begin_ns = fabric_now_ns ();
 
-  w->params.send (w->params.data, run->first, run->slots, run->n, true);
+  for (; unsent; unsent = unsent->next)
+    send_run (w, unsent, begin_ns + PATIENCE_NS);
   w->held_up_ns += fabric_now_ns () - begin_ns;
 }
 
-/* Begin what is due, up to the depth, or until a donor has to be waited for;
- * with nothing in flight, wait for it.  False if there was nothing.
+/* Begin what is due, up to the depth; with nothing in flight, wait for it.
+ * False if there was nothing.
  */
 static bool
 begin_runs (struct write_behind *w)
 {
-  struct run *run = NULL, *unsent = NULL;
+  struct run *run, *unsent = NULL, **last = &unsent;
   unsigned n = 0;
 
-  for (; w->in_flight < w->depth && !unsent && (run = next_begun (w)); n++)
-    if (!send_now (w, run))
-      unsent = run;
-  if (n > 0)
-    disk_queue_submit (w->queue);
+  for (; w->in_flight < w->depth && (run = next_begun (w)); n++)
+    if (!send_run (w, run, 0)) {
+      *last = run;
+      last = &run->next;
+    }
+  if (n == 0)
+    return false;
+  disk_queue_submit (w->queue);
+  *last = NULL;
   if (unsent)
     send_patiently (w, unsent);
-  return n > 0;
+  return true;
 }
 
 /* How long the disk may be waited for. */

@@ -16,11 +16,12 @@ struct write_behind_params {
   struct slot_pool *pool;
   struct backing *backing;
   /* Called from the thread.  A run of slots is about to be written: have it
-   * sent to its donor as well (slot_pool_send), if it has one.  False if
-   * that would have to wait, and `wait` is not set.
+   * sent to its donor as well (slot_pool_send), if it has one.  May wait for
+   * that until_ns at the latest, and then leave it to the local copy; with
+   * until_ns 0 it returns false instead.
    */
   bool (*send) (void *data, uint64_t first, const uint32_t *slots,
-                uint32_t n, bool wait);
+                uint32_t n, int64_t until_ns);
   void *data;
 };
 

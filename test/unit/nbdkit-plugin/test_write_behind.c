@@ -51,12 +51,12 @@ static _Atomic uint32_t sent;   /* slots */
 
 static bool
 send_run (void *data, uint64_t first, const uint32_t *slots, uint32_t n,
-          bool wait)
+          int64_t until_ns)
 {
   (void) data, (void) first;
   if (!has_donor || sent > 0)
     return true;
-  if (is_full && !wait)
+  if (is_full && until_ns == 0)
     return false;
   while (is_full)
     usleep (500);
