@@ -46,13 +46,6 @@ landed (void *data, uint64_t first, uint32_t n, const void *donor)
   slab_table_land (d->slabs, first, n, donor);
 }
 
-static bool
-send_pages (void *data, uint64_t first, const uint32_t *slots, uint32_t n,
-            int64_t until_ns)
-{
-  return device_send (data, first, slots, n, until_ns);
-}
-
 static unsigned
 count_windows (const struct device *d)
 {
@@ -137,7 +130,7 @@ device_new (const struct device_params *params)
   if (r == 0) {
     d->writers = write_behind_start (&(struct write_behind_params) {
         .pool = d->slots, .backing = params->backing,
-        .send = send_pages, .data = d,
+        .send = device_send, .data = d,
       });
     if (d->writers)
       return d;

@@ -43,10 +43,11 @@ int device_write_span (struct device *d, const struct span *s,
  * if it has one, by a thread of its own.  If there is no room for it among
  * what that donor, or all, get already: with until_ns 0, false; else that is
  * waited for until then, but not once the oldest of it has been on its way for
- * 100 ms, and then the local copy alone gets the run.
+ * 100 ms, and then the local copy alone gets the run.  The parameters are
+ * write_behind.h's.
  */
-bool device_send (struct device *d, uint64_t first, const uint32_t *slots,
-                  uint32_t n, int64_t until_ns);
+bool device_send (void *d, uint64_t first, const uint32_t *slots, uint32_t n,
+                  int64_t until_ns);
 
 /* Start the thread: 0 or -errno; device_free_sender frees in any case. */
 int device_start_sending (struct device *d);

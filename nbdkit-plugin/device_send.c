@@ -349,17 +349,17 @@ hand_over (struct sender *s, struct sending *m)
 }
 
 bool
-device_send (struct device *d, uint64_t first, const uint32_t *slots,
-             uint32_t n, int64_t until_ns)
+device_send (void *data, uint64_t first, const uint32_t *slots, uint32_t n,
+             int64_t until_ns)
 {
+  struct device *d = data;
   const uint64_t slab = slab_table_slab_of (d->slabs, first);
   struct slab_home home;
   const bool pinned = slab_table_pin (d->slabs, slab, &home);
   struct sending *m = NULL;
 
   if (pinned)
-    m = claim (d->sender, &home, n, count_ops (slots, n),
-               until_ns);
+    m = claim (d->sender, &home, n, count_ops (slots, n), until_ns);
   if (m) {
     m->flight.lane = device_sender_lane (d);
     m->flight.slab = slab;

@@ -31,12 +31,13 @@ lend (unsigned donor, unsigned slabs)
  * well, page 2 and 3, full of 'b', were refused by it.
  */
 static void
-start (unsigned donors)
+start_with (unsigned donors, int64_t deadline_ns)
 {
   struct rig_params p = rig_defaults ();
 
   scratch_setup ();
   p.donors = donors;
+  p.deadline_ns = deadline_ns;
   rig_prepare (&rig, &p);
   for (unsigned i = 1; i < donors; i++)
     lend (i, 0);
@@ -54,6 +55,12 @@ start (unsigned donors)
   rig_write (&rig, 3, 'b');
   while (slab_table_remote_only (rig.device->slabs) < 2)
     usleep (500);
+}
+
+static void
+start (unsigned donors)
+{
+  start_with (donors, rig_defaults ().deadline_ns);
 }
 
 static void
@@ -130,7 +137,7 @@ START_TEST (the_log_tells_what_is_wrong_and_when_it_is_over)
   g_autofree char *fails = NULL, *well = NULL;
 
   logged_begin ();
-  start (1);
+  start_with (1, 4000 * MS);    /* it is over after twice that, at least */
   fails = g_strdup_printf ("local copy %s: writes fail: Input/output error",
                            rig.path);
   well = g_strdup_printf ("local copy %s: has every page again", rig.path);

@@ -170,14 +170,21 @@ START_TEST (a_write_that_is_held_up_does_not_hold_up_others)
 }
 END_TEST
 
-START_TEST (a_bad_page_is_not_its_neighbours)
+/* Pages 10 to 19, which the disk holds. */
+static void
+start_a_run (void)
 {
   fake_disk_hold_writes (0, PAGES * PAGE);
   start (FAKE_AIO_THREADS);
-  commit (0);                   /* so that the others are a run */
+  commit (0);                   /* so that the others are one run */
   fake_disk_wait_held (1);
   for (uint64_t page = 10; page < 20; page++)
     commit (page);
+}
+
+START_TEST (a_bad_page_is_not_its_neighbours)
+{
+  start_a_run ();
   fake_disk_fail (15 * PAGE, 16 * PAGE, false);
   fake_disk_pass ();
   ck_assert_int_eq (slot_pool_flush (pool), -EIO);
@@ -244,12 +251,7 @@ START_TEST (pages_for_which_no_time_is_left_are_not_taken_for_written)
 {
   struct slot_pool_stats stats;
 
-  fake_disk_hold_writes (0, PAGES * PAGE);
-  start (FAKE_AIO_THREADS);
-  commit (0);                   /* so that the others are a run */
-  fake_disk_wait_held (1);
-  for (uint64_t page = 10; page < 20; page++)
-    commit (page);
+  start_a_run ();
   fake_disk_fail (19 * PAGE, 20 * PAGE, false);
   fake_disk_slow (300 * MS);
   fake_disk_pass ();
