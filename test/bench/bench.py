@@ -1,9 +1,9 @@
 """What the benchmarks share: interleaved rounds, medians, and their report.
 
 A contender is anything with a name, and open (connections), which returns a
-context manager of something with fio's options for it (`fio`) and, as far as
-it has one, settle (), which waits until nothing of what was done to it is
-left to do.  A figure of this run means something only beside others of it:
+context manager of something with measure (case), which returns a dictionary
+of figures, and, as far as it has one, settle (), which waits until nothing of
+what was done to it is left to do.  A figure of this run means something only beside others of it:
 all contenders are measured in each round, in another order each time.
 
 From the environment:
@@ -119,6 +119,17 @@ def fio(options, case):
     }
 
 
+def latency(borrower, what):
+    """How long the plugin was at requests so far: (how many, us of all)."""
+    of = borrower.status()["latency"][what]
+    return of["count"], of["sum_us"]
+
+
+def mean_latency(before, after):
+    """Microseconds a request in between."""
+    return (after[1] - before[1]) / max(after[0] - before[0], 1)
+
+
 def slot_share(borrower, before):
     """The share of pages read since then that came from slots."""
     now = borrower.counters()
@@ -182,7 +193,7 @@ def rounds(contenders, tasks):
             yield n, c, task
 
 
-def measure(results, contenders, wanted, measure_one=fio):
+def measure(results, contenders, wanted):
     """ROUNDS rounds of all cases with all contenders."""
     total = ROUNDS * len(wanted) * len(contenders)
     done, start = 0, time.monotonic()
@@ -191,7 +202,7 @@ def measure(results, contenders, wanted, measure_one=fio):
         with c.open(connections) as target:
             for case in mine:
                 getattr(target, "settle", lambda: None)()
-                results.add(c.name, case, measure_one(target.fio, case))
+                results.add(c.name, case, target.measure(case))
         done += len(mine)
         say(f"# round {n} of {ROUNDS}: {done} of {total} "
             f"measurements, {time.monotonic() - start:.0f} s")

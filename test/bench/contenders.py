@@ -30,9 +30,27 @@ class Disk:
                     f"--size={MIB}m"]
         self.settle = settle or (lambda: None)
 
+    def measure(self, case):
+        return bench.fio(self.fio, case)
+
     def fill(self):
         bench.run("dd", "if=/dev/urandom", "of=" + self.path, "bs=1M",
                   f"count={MIB}", "oflag=direct", "status=none")
+
+
+class OurDisk(Disk):
+    """One figure more: how long the plugin is at a request."""
+
+    def __init__(self, path, settle, borrower):
+        super().__init__(path, settle)
+        self.borrower = borrower
+
+    def measure(self, case):
+        what = "read" if case.reads else "write"
+        before = bench.latency(self.borrower, what)
+        figures = super().measure(case)
+        after = bench.latency(self.borrower, what)
+        return figures | {"plugin_us": bench.mean_latency(before, after)}
 
 
 @contextlib.contextmanager
@@ -81,6 +99,11 @@ class Ours(Nbd):
         infiniswap.wait_until(
             lambda: self.borrower.status()["write_behind"]["in_use"] == 0,
             300, "everything is on the local copy")
+
+    @contextlib.contextmanager
+    def open(self, connections):
+        with super().open(connections) as disk:
+            yield OurDisk(disk.path, self.settle, self.borrower)
 
 
 class Memory(Nbd):
