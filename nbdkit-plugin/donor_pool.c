@@ -131,6 +131,14 @@ failed (struct donor *d, const char *reason)
   try_later (d);
 }
 
+/* The next try goes to another of its addresses. */
+static void
+not_reached (struct donor *d, const char *reason)
+{
+  d->turn++;
+  failed (d, reason);
+}
+
 static void
 connect_to (struct donor *d, GInetAddress *inet)
 {
@@ -149,7 +157,7 @@ connect_to (struct donor *d, GInetAddress *inet)
   if (d->session)
     d->state = DONOR_CONNECTING;
   else
-    failed (d, strerror (-error));
+    not_reached (d, strerror (-error));
 }
 
 static void
@@ -165,7 +173,7 @@ on_resolved (GObject *source, GAsyncResult *result, gpointer data)
     return;
   g_clear_object (&d->resolving);
   if (found)
-    connect_to (d, found->data);
+    connect_to (d, g_list_nth_data (found, d->turn % g_list_length (found)));
   else
     failed (d, error->message);
   g_resolver_free_addresses (found);
@@ -364,7 +372,8 @@ void
 donor_pool_let_go (struct donor *d)
 {
   struct session *s = d->session;
-  bool no_verbs = d->ops == &fabric_verbs && !session_welcomed (s) &&
+  bool welcomed = session_welcomed (s);
+  bool no_verbs = d->ops == &fabric_verbs && !welcomed &&
     !session_refused (s);
   char *reason = g_strdup (session_reason (s));
 
@@ -380,7 +389,9 @@ donor_pool_let_go (struct donor *d)
     d->state = DONOR_WAITING;
     try_now (d);
   }
-  else
+  else if (welcomed)
     failed (d, reason);
+  else
+    not_reached (d, reason);
   g_free (reason);
 }

@@ -31,6 +31,7 @@ struct donor {
   enum donor_state state;
   struct session *session;      /* CONNECTING to ENDED */
   uint64_t slabs;               /* mapped or asked for; the mapper's */
+  unsigned asked;               /* slabs that it is being asked about */
   uint64_t free_bytes;          /* as last heard */
   uint64_t failures;
   char *last_error;             /* why the last session ended */
@@ -40,6 +41,7 @@ struct donor {
   int64_t leaving_ns;           /* since when */
 
   struct address *address;      /* private from here on */
+  unsigned turn;                /* of the name's addresses: whose it is */
   const struct fabric_ops *ops;
   bool skip_verbs;              /* the last try over verbs failed */
   unsigned delay_ms;

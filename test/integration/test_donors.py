@@ -3,11 +3,12 @@
 
 import os
 import random
+import socket
 import time
 
 import nbd
 
-from infiniswap import (DEADLINE, MIB, PAGE, SLAB, SLOWDOWN, Load, case,
+from infiniswap import (DEADLINE, MIB, PAGE, SLAB, SLOWDOWN, Load, Skip, case,
                         check, equal, main, map_all, read_all, wait_until)
 
 
@@ -29,6 +30,21 @@ def other_slab_size(box):
     # Said once, however often it is tried.
     lines = [s for s in b.lines if "slab size" in s]
     check(len(lines) == 1, f"{lines}")
+
+
+@case
+def name_of_two_addresses(box):
+    """of the addresses that a name has, the one that is listened on is found"""
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        raise Skip(f"no IPv6: {e}") from e
+    donors = [box.donor(), box.donor("[::1]:0")]
+    names = [f"localhost:{d.address.rpartition(':')[2]}" for d in donors]
+    b = box.borrower(names)
+    wait_until(lambda: all(b.donor(n)["state"] == "connected" for n in names),
+               10, "a session with both")
 
 
 @case
