@@ -41,6 +41,8 @@ struct mapper {
   struct donor_source *source;
   struct donor_pool *donors;
   struct placing **placings;    /* by slab; those being mapped */
+  uint64_t place_next;          /* the slab to be looked at next, if hot, */
+  uint64_t place_left;          /* and how many from there on */
   struct homes homes;
   struct saver *saver;
   struct rescues rescues;
@@ -79,6 +81,20 @@ slabs (const struct mapper *m)
 
 /* ---- placing ---- */
 
+static void place_more (struct mapper *m);
+
+static void
+settle_placed (struct mapper *m, uint64_t slab, struct donor *donor,
+               const struct slab_home *home)
+{
+  if (rescues_placed (&m->rescues, slab, donor, home))
+    mapper_wake (m);            /* it may leave now */
+  else if (home)
+    homes_enter (&m->homes, slab, donor, home);
+  else
+    slab_table_abandon_mapping (slabs (m), slab);
+}
+
 static void
 on_placed (void *data, uint64_t slab, struct donor *donor,
            const struct slab_home *home)
@@ -86,35 +102,58 @@ on_placed (void *data, uint64_t slab, struct donor *donor,
   struct mapper *m = data;
 
   m->placings[slab] = NULL;
-  if (rescues_placed (&m->rescues, slab, donor, home)) {
-    mapper_wake (m);            /* it may leave now */
-    return;
-  }
-  if (home)
-    homes_enter (&m->homes, slab, donor, home);
-  else
-    slab_table_abandon_mapping (slabs (m), slab);
+  settle_placed (m, slab, donor, home);
+  place_more (m);
 }
 
 static bool
-place (void *data, uint64_t slab, const struct donor *avoid)
+place (struct mapper *m, uint64_t slab, const struct donor *avoid,
+       bool urgent)
 {
-  struct mapper *m = data;
-
-  m->placings[slab] = placing_start (&m->placing_params, slab, avoid);
+  m->placings[slab] = placing_start (&m->placing_params, slab, avoid, urgent);
   return m->placings[slab] != NULL;
 }
 
+/* A slab that has to leave its donor. */
+static bool
+place_rescued (void *data, uint64_t slab, const struct donor *avoid)
+{
+  return place (data, slab, avoid, true);
+}
+
+/* False if no donor can be asked now. */
+static bool
+place_if_hot (struct mapper *m, uint64_t slab)
+{
+  const struct home *home = &m->homes.of[slab];
+
+  if (home->donor || m->placings[slab] ||
+      !slab_table_is_hot (slabs (m), slab))
+    return true;
+  if (!place (m, slab, home->evicted_by, false))
+    return false;
+  slab_table_begin_mapping (slabs (m), slab);
+  return true;
+}
+
+/* As many of what is left as donors can be asked for now. */
+static void
+place_more (struct mapper *m)
+{
+  while (m->place_left > 0 && place_if_hot (m, m->place_next)) {
+    m->place_next = (m->place_next + 1) % slab_table_slabs (slabs (m));
+    m->place_left--;
+  }
+}
+
+/* Look at each slab, once: what no donor takes now is tried again at
+ * another event.
+ */
 static void
 place_hot (struct mapper *m)
 {
-  for (uint64_t i = 0; i < slab_table_slabs (slabs (m)); i++)
-    if (!m->homes.of[i].donor && !m->placings[i] &&
-        slab_table_is_hot (slabs (m), i)) {
-      if (!place (m, i, m->homes.of[i].evicted_by))
-        return;                 /* no donor now */
-      slab_table_begin_mapping (slabs (m), i);
-    }
+  m->place_left = slab_table_slabs (slabs (m));
+  place_more (m);
 }
 
 /* ---- letting go ---- */
@@ -401,6 +440,16 @@ run_mapper (void *data)
   return NULL;
 }
 
+/* Of a slab a donor may be asked for memory, or for a grant, and be told
+ * that one is given up and another done with; the rest is for what is not
+ * of a slab.
+ */
+static size_t
+messages_max (const struct mapper *m)
+{
+  return 4 * slab_table_slabs (slabs (m)) + 64;
+}
+
 static void
 set_up (struct mapper *m)
 {
@@ -415,7 +464,8 @@ set_up (struct mapper *m)
   m->session_params = (struct session_params) {
     .context = m->context, .registrations = &m->registrations,
     .slab_size_bytes = p->slab_size_bytes, .deadline_ns = p->deadline_ns,
-    .lanes = device_queues (d), .wake = mapper_wake, .wake_data = m,
+    .lanes = device_queues (d), .messages_max = messages_max (m),
+    .wake = mapper_wake, .wake_data = m,
   };
   m->placing_params = (struct placing_params) {
     .context = m->context, .probes = m->params.probes,
@@ -438,7 +488,7 @@ mapper_start (struct mapper *m, const struct mapper_params *params)
   if (!m->saver)
     return -errno;
   rescues_init (&m->rescues, &m->homes, m->saver,
-                m->session_params.deadline_ns, place, m);
+                m->session_params.deadline_ns, place_rescued, m);
   r = helper_thread_start (&m->thread, 0, run_mapper, m);
   m->started = r == 0;
   if (!m->started)
@@ -458,10 +508,16 @@ on_quit (gpointer data)
 static void
 stop_thread (struct mapper *m)
 {
+  GSource *quit;
+
   if (!m->started)
     return;
-  /* As a source, so that it also ends a loop that has not yet begun. */
-  add_source (m, g_idle_source_new (), on_quit);
+  /* As a source, so that it also ends a loop that has not yet begun; and
+   * not behind donors that always have something to say.
+   */
+  quit = g_idle_source_new ();
+  g_source_set_priority (quit, G_PRIORITY_DEFAULT);
+  add_source (m, quit, on_quit);
   pthread_join (m->thread, NULL);
   registrations_free (&m->registrations);
 }

@@ -22,7 +22,9 @@ struct placing {
   GSource *timer;
   GPtrArray *excluded;          /* donors that did not take it */
   const struct donor *avoid;    /* not yet asked; or NULL */
+  bool urgent;
 
+  /* Each donor in here counts this slab among those it is asked about. */
   struct probe probes[PROBES_MAX];
   size_t n_probes;
 
@@ -73,14 +75,47 @@ is_candidate (const struct placing *p, struct donor *d)
     !g_ptr_array_find (p->excluded, d, NULL);
 }
 
+static bool
+may_be_asked (const struct placing *p, const struct donor *d)
+{
+  return p->urgent || d->asked < ASKED_MAX;
+}
+
+static void
+drop_probe (struct probe *probe)
+{
+  if (probe->donor)
+    probe->donor->asked--;
+  probe->donor = NULL;
+}
+
+static void
+drop_probes (struct placing *p)
+{
+  for (size_t i = 0; i < p->n_probes; i++)
+    drop_probe (&p->probes[i]);
+  p->n_probes = 0;
+}
+
+static void
+drop_target (struct placing *p)
+{
+  if (p->target)
+    p->target->asked--;
+  p->target = NULL;
+}
+
 static void
 finish (struct placing *p, struct donor *donor, const struct slab_home *home)
 {
+  stop_timer (p);
+  drop_probes (p);
+  drop_target (p);
   p->params->done (p->params->data, p->slab, donor, home);
   placing_free (p);
 }
 
-/* Draw donors; 0 if none is a candidate. */
+/* Draw donors; 0 if none is a candidate that may be asked now. */
 static size_t
 draw_once (struct placing *p)
 {
@@ -92,22 +127,37 @@ draw_once (struct placing *p)
   for (guint i = 0; i < donors->len; i++) {
     struct donor *d = donors->pdata[i];
     c[i] = (struct choose_donor) {
-      .usable = is_candidate (p, d), .slabs = d->slabs,
+      .usable = is_candidate (p, d) && may_be_asked (p, d),
+      .slabs = d->slabs,
     };
   }
+  drop_probes (p);
   p->n_probes = choose_probes (c, donors->len, p->params->probes,
                                &system_random, drawn);
-  for (size_t i = 0; i < p->n_probes; i++)
-    p->probes[i] = (struct probe) {
-      .donor = donors->pdata[drawn[i]], .slabs = c[drawn[i]].slabs,
-    };
+  for (size_t i = 0; i < p->n_probes; i++) {
+    struct donor *d = donors->pdata[drawn[i]];
+
+    p->probes[i] = (struct probe) { .donor = d, .slabs = d->slabs };
+    d->asked++;
+  }
   return p->n_probes;
+}
+
+static bool
+any_candidate (const struct placing *p)
+{
+  GPtrArray *donors = p->params->donors->donors;
+
+  for (guint i = 0; i < donors->len; i++)
+    if (is_candidate (p, donors->pdata[i]))
+      return true;
+  return false;
 }
 
 static size_t
 draw (struct placing *p)
 {
-  if (draw_once (p) == 0 && p->avoid) {
+  if (draw_once (p) == 0 && p->avoid && !any_candidate (p)) {
     p->avoid = NULL;
     draw_once (p);
   }
@@ -132,7 +182,9 @@ ask_for_slab (struct placing *p, struct donor *d)
 
   p->step = PLACING_MAP;
   p->target = d;
+  d->asked++;
   d->slabs++;
+  drop_probes (p);
   start_timer (p, p->params->deadline_ns, on_map_timeout);
   p->request = session_send (d->session, &map);
   session_connect_lanes (d->session);
@@ -202,7 +254,7 @@ on_probe_timeout (gpointer data)
   for (size_t i = 0; i < p->n_probes; i++)
     if (p->probes[i].donor && !p->probes[i].answered) {
       g_ptr_array_add (p->excluded, p->probes[i].donor);
-      p->probes[i].donor = NULL;
+      drop_probe (&p->probes[i]);
     }
   choose (p);
   return G_SOURCE_REMOVE;
@@ -212,7 +264,7 @@ static void
 send_probes (struct placing *p)
 {
   p->step = PLACING_PROBE;
-  p->target = NULL;
+  drop_target (p);
   start_timer (p, p->params->deadline_ns / 4, on_probe_timeout);
   for (size_t i = 0; i < p->n_probes; i++) {
     struct message query = { .type = MESSAGE_QUERY_MEM };
@@ -231,13 +283,14 @@ probe (struct placing *p)
 
 struct placing *
 placing_start (const struct placing_params *params, uint64_t slab,
-               const struct donor *avoid)
+               const struct donor *avoid, bool urgent)
 {
   struct placing *p = g_new0 (struct placing, 1);
 
   p->params = params;
   p->slab = slab;
   p->avoid = avoid;
+  p->urgent = urgent;
   p->excluded = g_ptr_array_new ();
   if (draw (p) == 0) {
     placing_free (p);
@@ -251,6 +304,8 @@ void
 placing_free (struct placing *p)
 {
   stop_timer (p);
+  drop_probes (p);
+  drop_target (p);
   g_ptr_array_unref (p->excluded);
   g_free (p);
 }
@@ -354,7 +409,7 @@ placing_donor_ended (struct placing *p, struct donor *d)
   }
   for (size_t i = 0; i < p->n_probes; i++)
     if (p->probes[i].donor == d) {
-      p->probes[i].donor = NULL;
+      drop_probe (&p->probes[i]);
       if (all_answered (p)) {
         choose (p);
         return;

@@ -14,7 +14,13 @@
 #include "nbdkit-plugin/donor_pool.h"
 #include "nbdkit-plugin/slab_table.h"
 
-enum { PROBES_MAX = 16 };
+enum {
+  PROBES_MAX = 16,
+  /* Slabs that a donor is asked about at a time: it has to answer all of
+   * them within the deadline, and may have to register memory for each.
+   */
+  ASKED_MAX = 8,
+};
 
 struct placing;
 
@@ -33,11 +39,13 @@ struct placing_params {
   void *data;
 };
 
-/* Begin; NULL if no donor is usable now (`done` is not called).  `avoid`
- * (or NULL) is asked only when no other donor takes the slab.
+/* Begin; NULL if no donor can be asked now (`done` is not called).  `avoid`
+ * (or NULL) is asked only when no other donor takes the slab.  What is
+ * urgent is asked for however much a donor is asked for already.
  */
 struct placing *placing_start (const struct placing_params *params,
-                               uint64_t slab, const struct donor *avoid);
+                               uint64_t slab, const struct donor *avoid,
+                               bool urgent);
 /* Give up, without calling `done`. */
 void placing_free (struct placing *p);
 

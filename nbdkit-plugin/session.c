@@ -5,7 +5,10 @@
 
 #include <glib-unix.h>
 
+#include "nbdkit-plugin/outbox.h"
 #include "nbdkit-plugin/registration.h"
+
+enum { MESSAGES_A_TURN = 32 };   /* then others have theirs */
 
 enum lanes_state { LANES_NONE, LANES_CONNECTING, LANES_READY };
 
@@ -19,8 +22,9 @@ struct session {
 
   struct fabric_channel *channel;
   GSource *channel_source, *timer;
+  GSource *more;                /* the turn ended before the messages did */
   uint64_t next_id;
-  GQueue unsent;                /* GBytes; the channel is full */
+  struct outbox outbox;
   int64_t last_heard_ns, last_sent_ns, welcomed_ns;
   bool welcomed, refused;
   struct fabric_preface preface; /* of its lanes */
@@ -122,51 +126,49 @@ end_for_lane (struct session *s, int error)
   end_because (s, error, reason);
 }
 
-/* Send what had no room before, as far as there is room now. */
 static void
-send_unsent (struct session *s)
+send_waiting (struct session *s)
 {
-  GBytes *bytes;
-
-  while (!atomic_load (&s->ended) && (bytes = g_queue_peek_head (&s->unsent))) {
-    int r = fabric_channel_send (s->channel, g_bytes_get_data (bytes, NULL),
-                                 g_bytes_get_size (bytes));
-
-    if (r == -ENOBUFS)
-      return;
-    if (r < 0)
-      session_end (s, r);
-    g_bytes_unref (g_queue_pop_head (&s->unsent));
-    s->last_sent_ns = fabric_now_ns ();
-  }
-}
-
-/* Many slabs may have something to say at once, and the channel's room is
- * bounded: so what has none waits here.
- */
-void
-session_answer (struct session *s, const struct message *m)
-{
-  char buf[FABRIC_MESSAGE_MAX];
   int r;
 
   if (atomic_load (&s->ended))
     return;
-  r = message_encode (m, buf, sizeof buf);
-  if (r > 0)
-    g_queue_push_tail (&s->unsent, g_bytes_new (buf, r));
-  else
+  r = outbox_send (&s->outbox, s->channel);
+  if (r < 0)
     session_end (s, r);
-  send_unsent (s);
+  else if (r > 0)
+    s->last_sent_ns = fabric_now_ns ();
+}
+
+/* `error` is how adding the message to the outbox ended. */
+static void
+send_added (struct session *s, int error)
+{
+  if (error == -ENOBUFS)
+    end_because (s, error, "the donor does not take its messages");
+  else if (error < 0)
+    session_end (s, error);
+  else
+    send_waiting (s);
+}
+
+void
+session_answer (struct session *s, const struct message *m)
+{
+  if (!atomic_load (&s->ended))
+    send_added (s, outbox_add_answer (&s->outbox, m));
 }
 
 uint64_t
 session_send (struct session *s, struct message *m)
 {
   m->id = ++s->next_id;
-  session_answer (s, m);
+  if (!atomic_load (&s->ended))
+    send_added (s, outbox_add_request (&s->outbox, m));
   return m->id;
 }
+
+static void receive_some (struct session *s);
 
 static GSource *
 watch (struct session *s, int fd, GUnixFDSourceFunc f, gpointer data)
@@ -247,29 +249,63 @@ on_message (struct session *s, const struct message *m)
     end_because (s, -EPROTO, "the donor did not answer HELLO");
 }
 
+static gboolean
+on_more (gpointer data)
+{
+  struct session *s = data;
+
+  unwatch (&s->more);
+  receive_some (s);
+  return G_SOURCE_REMOVE;
+}
+
+/* After all other sources of the context had their turn. */
 static void
-receive_all (struct session *s)
+receive_more (struct session *s)
+{
+  if (s->more)
+    return;
+  s->more = g_idle_source_new ();
+  g_source_set_priority (s->more, G_PRIORITY_DEFAULT);
+  g_source_set_callback (s->more, on_more, s, NULL);
+  g_source_attach (s->more, s->params->context);
+}
+
+static void
+receive_one (struct session *s, const char *buf, size_t len)
+{
+  struct message m;
+  int r = message_decode (buf, len, &m);
+
+  s->last_heard_ns = fabric_now_ns ();
+  if (r == 0) {
+    outbox_note (&s->outbox, m.type);
+    on_message (s, &m);
+  }
+  else
+    end_because (s, r, r == -EPROTONOSUPPORT ?
+                 "the donor speaks another protocol version" :
+                 "the donor sent a malformed message");
+}
+
+/* A donor that sends without end must not keep the mapper from others. */
+static void
+receive_some (struct session *s)
 {
   char buf[FABRIC_MESSAGE_MAX];
-  struct message m;
-  int r;
+  unsigned left = MESSAGES_A_TURN;
+  int r = 0;
 
-  while (!atomic_load (&s->ended) &&
-         (r = fabric_channel_receive (s->channel, buf, sizeof buf)) != 0) {
-    if (r < 0) {
-      session_end (s, r);
-      break;
-    }
-    s->last_heard_ns = fabric_now_ns ();
-    r = message_decode (buf, r, &m);
-    if (r == 0)
-      on_message (s, &m);
-    else
-      end_because (s, r, r == -EPROTONOSUPPORT ?
-                   "the donor speaks another protocol version" :
-                   "the donor sent a malformed message");
+  while (left > 0 && !atomic_load (&s->ended) &&
+         (r = fabric_channel_receive (s->channel, buf, sizeof buf)) > 0) {
+    receive_one (s, buf, r);
+    left--;
   }
-  send_unsent (s);
+  if (r < 0)
+    session_end (s, r);
+  send_waiting (s);
+  if (left == 0 && !atomic_load (&s->ended))
+    receive_more (s);
 }
 
 static gboolean
@@ -279,7 +315,7 @@ on_channel (gint fd, GIOCondition condition, gpointer data)
 
   (void) fd;
   (void) condition;
-  receive_all (s);
+  receive_some (s);
   if (!atomic_load (&s->ended))
     return G_SOURCE_CONTINUE;
   unwatch (&s->channel_source);
@@ -293,17 +329,17 @@ static gboolean
 on_timer (gpointer data)
 {
   struct session *s = data;
-  struct message ping = { .type = MESSAGE_PING };
+  struct message ping = { .type = MESSAGE_PING, .id = ++s->next_id };
   int64_t now = fabric_now_ns ();
 
-  receive_all (s);
+  receive_some (s);
   if (atomic_load (&s->ended))
     return G_SOURCE_CONTINUE;
   if (now - s->last_heard_ns > s->params->deadline_ns)
     end_because (s, -ETIMEDOUT, s->welcomed ? "no answer within the deadline"
                  : "no connection within the deadline");
   else if (s->welcomed && now - s->last_sent_ns > s->params->deadline_ns / 4)
-    session_send (s, &ping);
+    session_answer (s, &ping);  /* ahead of requests that wait */
   return G_SOURCE_CONTINUE;
 }
 
@@ -341,6 +377,7 @@ session_start (const struct session_params *params,
 
   s->params = params;
   s->ops = ops;
+  outbox_init (&s->outbox, params->messages_max);
   /* Each HELLO of a device has a greater request id than those before: one
    * that was held up on its way must not end a newer session.
    */
@@ -370,6 +407,7 @@ session_free (struct session *s)
 {
   unwatch (&s->channel_source);
   unwatch (&s->timer);
+  unwatch (&s->more);
   for (unsigned i = 0; i < s->params->lanes; i++) {
     unwatch (&s->queue_sources[i]);
     if (s->queues[i])
@@ -377,7 +415,7 @@ session_free (struct session *s)
   }
   if (s->channel)
     fabric_channel_close (s->channel);
-  g_queue_clear_full (&s->unsent, (GDestroyNotify) g_bytes_unref);
+  outbox_clear (&s->outbox);
   g_free (s->queues);
   g_free (s->queue_sources);
   g_free (s);

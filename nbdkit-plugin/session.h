@@ -43,6 +43,7 @@ struct session_params {
   uint64_t slab_size_bytes;
   int64_t deadline_ns;
   unsigned lanes;
+  size_t messages_max;          /* that may wait until a donor takes them */
   /* From any thread: a session has ended, look for it. */
   void (*wake) (void *data);
   void *wake_data;

@@ -1,12 +1,12 @@
 #!/bin/bash
 # The verbs fabric's tests, in a machine with two RDMA devices and a network
-# without one; a donor that takes slabs back over verbs; and nothing of them is
-# left on the devices afterwards.
+# without one; a donor that takes slabs back over verbs; one that many slabs wait
+# for; and nothing of them is left on the devices afterwards.
 
 set -u
 
 # shellcheck disable=SC2016
-test/vm/run --timeout 900 -- bash -c '
+test/vm/run --timeout 900 --disk 1G -- bash -c '
   set -e
   printf "%s\n" "link add d1 type dummy" "addr add 10.9.0.1/24 dev d1" \
     "link set d1 mtu 4300 up" "link add d2 type dummy" \
@@ -18,6 +18,7 @@ test/vm/run --timeout 900 -- bash -c '
   for test in revocation map_time; do
     FABRIC_ADDRESS=10.7.0.1 "$0/donor/test_$test" || status=$?
   done
+  test/vm/many-slabs || status=$?
   after=$(rdma resource)
   echo "$after"
   if [ "$before" = "$after" ]; then

@@ -195,6 +195,15 @@ fake_donor_hear (struct session *s, const struct message *m)
 }
 
 void
+fake_donor_chat (struct session *s)
+{
+  const struct message m = { .type = s->donor->script.chatter };
+
+  if (m.type && s->welcomed)
+    say (s, &m);
+}
+
+void
 fake_donor_free (struct fake_donor *d)
 {
   while (d->sessions) {

@@ -152,6 +152,8 @@ channel_receive (struct fabric_channel *channel, void *buf, size_t size)
   int r;
 
   pthread_mutex_lock (&fake.lock);
+  if (c->session && c->count == 0)
+    fake_donor_chat (c->session);
   if (c->error)
     r = c->error;
   else if (c->count > 0) {

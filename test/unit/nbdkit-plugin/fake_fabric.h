@@ -57,6 +57,7 @@ struct fake_script {
   const char *refuse_hello;     /* a reason */
   unsigned ignore;              /* messages that it does not answer */
   unsigned hold;                /* those it answers in fake_donor_answer */
+  enum message_type chatter;    /* what it says without end; 0: nothing */
   int lanes;                    /* 0, -errno, or -EAGAIN: never stand */
   uint64_t mr_info_length_bytes; /* 0: that of the slab */
 };

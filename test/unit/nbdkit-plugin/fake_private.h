@@ -95,6 +95,8 @@ void fake_channel_end (struct channel *c, int error);
 
 /* fake_donor.c */
 void fake_donor_hear (struct session *s, const struct message *m);
+/* Has it something to say of its own accord?  With the fabric locked. */
+void fake_donor_chat (struct session *s);
 struct grant *fake_grant_find (struct fake_donor *d, uint64_t key);
 void fake_session_end (struct session *s);
 void fake_donor_free (struct fake_donor *d);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "conf/state_socket.h"
+#include "nbdkit-plugin/placing.h"
 #include "rig.h"
 #include "scratch.h"
 #include "suite.h"
@@ -463,6 +464,86 @@ START_TEST (a_ping_is_answered)
 }
 END_TEST
 
+START_TEST (a_donor_that_talks_without_end_keeps_nobody_waiting)
+{
+  const struct message m = { .type = MESSAGE_PONG };
+
+  prepare (2);
+  script[0].slabs = 0;
+  follow (0);
+  start ();
+  script[0].chatter = MESSAGE_PONG;
+  follow (0);
+  fake_donor_say (rig.donors[0], &m);
+  rig_write (&rig, 0, 'a');
+  ck_assert (lives_on (0, 1));
+  ck_assert_uint_eq (fake_donor_heard (rig.donors[0], MESSAGE_HELLO), 1);
+  stop ();
+}
+END_TEST
+
+START_TEST (a_donor_that_takes_no_messages_loses_its_session)
+{
+  const struct message m = { .type = MESSAGE_PING };
+
+  prepare (1);
+  start ();
+  fake_fabric_full (true);
+  script[0].chatter = MESSAGE_PING;
+  follow (0);
+  fake_donor_say (rig.donors[0], &m);
+  fake_donor_wait_let_go (rig.donors[0]);
+  script[0].chatter = 0;
+  follow (0);
+  fake_fabric_full (false);
+  rig_write (&rig, 0, 'a');
+  ck_assert (lives_on (0, 0));
+  stop ();
+}
+END_TEST
+
+static void
+write_all (void)
+{
+  for (uint64_t i = 0; i < params.size_bytes / MIB; i++)
+    rig_write (&rig, i * SLAB, 'a');
+}
+
+START_TEST (a_donor_is_asked_about_few_slabs_at_a_time)
+{
+  params.size_bytes = 40 * MIB;
+  prepare (1);
+  script[0].hold = FAKE_BIT (MESSAGE_MAP);
+  follow (0);
+  start ();
+  write_all ();
+  fake_donor_wait_heard (rig.donors[0], MESSAGE_MAP, ASKED_MAX);
+  usleep (50000);
+  ck_assert_uint_eq (fake_donor_heard (rig.donors[0], MESSAGE_MAP),
+                     ASKED_MAX);
+  script[0].hold = 0;
+  follow (0);
+  fake_donor_answer (rig.donors[0]);
+  for (uint64_t i = 0; i < 40; i++)
+    rig_wait_mapped (&rig, i);
+  stop ();
+}
+END_TEST
+
+START_TEST (a_donor_that_answers_no_map_keeps_few_slabs_waiting)
+{
+  params.size_bytes = 40 * MIB;
+  prepare (2);
+  script[0].ignore = FAKE_BIT (MESSAGE_MAP);
+  follow (0);
+  start ();
+  write_all ();
+  while (fake_donor_lent (rig.donors[1]) < 40 - ASKED_MAX)
+    usleep (1000);
+  stop ();
+}
+END_TEST
+
 static void
 say_out_of_turn (enum message_type type)
 {
@@ -633,6 +714,10 @@ main (void)
   tcase_add_test (c, an_idle_donor_is_kept_by_pings);
   tcase_add_test (c, a_silent_donor_is_given_up_within_the_deadline);
   tcase_add_test (c, a_ping_is_answered);
+  tcase_add_test (c, a_donor_that_talks_without_end_keeps_nobody_waiting);
+  tcase_add_test (c, a_donor_that_takes_no_messages_loses_its_session);
+  tcase_add_test (c, a_donor_is_asked_about_few_slabs_at_a_time);
+  tcase_add_test (c, a_donor_that_answers_no_map_keeps_few_slabs_waiting);
   tcase_add_test (c, a_second_welcome_ends_the_session);
   tcase_add_test (c, a_message_of_a_borrower_ends_the_session);
   tcase_add_test (c, verbs_is_taken_where_both_have_it);
