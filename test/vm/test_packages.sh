@@ -156,6 +156,8 @@ service ()
     --check-config
   is "the device's file" $ctl attach --check-config isw0
   is "the donor starts" systemctl start $donor
+  is "it may raise its priority again" eval "grep -q 'Max nice priority *20 ' \
+    /proc/\$(systemctl show -P MainPID $donor)/limits"
   is "the device starts" systemctl start $isw
   is "the machine swaps there" attached
   $ctl status | sed 's/^/# /'
