@@ -1,9 +1,5 @@
-#include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "conf/log.h"
 #include "conf/metrics_server.h"
@@ -12,35 +8,20 @@
 #include "donor/demand.h"
 #include "donor/evictor.h"
 #include "donor/lender.h"
+#include "donor/listeners.h"
 #include "donor/metrics.h"
 #include "donor/server.h"
 #include "donor/session.h"
 #include "donor/status.h"
-#include "donor/wake.h"
 #include "fabric/fabric.h"
 
-enum {
-  ACCEPTS_A_TURN = 32,
-  GREETING_MAX = 64,            /* connections without a session */
-  PORT_TRIES = 16,
-  ADDRESS_TEXT_MAX = 128,
-};
-
-struct listener {
-  struct server *server;
-  struct fabric_listener *fabric;
-  GSource *source;
-};
+enum { GREETING_MAX = 64 };      /* connections without a session */
 
 struct server {
   struct session_home home;     /* first: cast to and fro */
   const struct donor_config *config;
   const struct memory_lock_result *lock;
-  struct sockaddr_storage address;
-  socklen_t address_len;
-  char address_text[ADDRESS_TEXT_MAX];
-  struct listener listeners[DONOR_FABRICS_MAX];
-  unsigned nr_listeners;
+  struct listeners *listeners;
   GPtrArray *sessions;          /* struct session *, oldest first */
   struct state_socket *state;
   struct metrics_server *metrics;
@@ -214,129 +195,19 @@ accept_lane (struct server *server, struct fabric_request *request)
   session_add_lane (s, request);
 }
 
-static gboolean
-accept_some (gpointer data)
-{
-  struct listener *listener = data;
-  struct fabric_request *request;
-  unsigned i;
-  int r;
-
-  for (i = 0; i < ACCEPTS_A_TURN; i++) {
-    r = fabric_listener_accept (listener->fabric, &request);
-    if (r < 0)
-      return G_SOURCE_CONTINUE;
-    switch (fabric_request_preface (request)->kind) {
-    case FABRIC_CONTROL:
-      accept_control (listener->server, request);
-      break;
-    case FABRIC_LANE:
-      accept_lane (listener->server, request);
-      break;
-    default:
-      fabric_request_reject (request);
-    }
-  }
-  wake_at (listener->source, 0);
-  return G_SOURCE_CONTINUE;
-}
-
-/* Listening */
-
 static void
-format_address (struct server *server)
+accept_one (struct fabric_request *request, void *data)
 {
-  char host[64], port[8];
-  const bool ipv6 = server->address.ss_family == AF_INET6;
-
-  if (getnameinfo ((struct sockaddr *) &server->address, server->address_len,
-                   host, sizeof host, port, sizeof port,
-                   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-    g_strlcpy (host, "?", sizeof host), port[0] = '\0';
-  g_snprintf (server->address_text, sizeof server->address_text,
-              ipv6 ? "[%s]:%s" : "%s:%s", host, port);
-}
-
-/* A port that is free now; whoever takes it first has it. */
-static int
-pick_port (struct sockaddr_storage *address, socklen_t len)
-{
-  const int fd = socket (address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int r = 0;
-
-  if (fd == -1)
-    return -errno;
-  if (bind (fd, (struct sockaddr *) address, len) == -1
-      || getsockname (fd, (struct sockaddr *) address, &len) == -1)
-    r = -errno;
-  close (fd);
-  return r;
-}
-
-static int
-listen_on (struct server *server, const struct fabric_ops *ops)
-{
-  struct listener *listener = &server->listeners[server->nr_listeners];
-  int r;
-
-  r = fabric_available (ops);
-  if (r == 0)
-    r = fabric_listen (ops, (struct sockaddr *) &server->address,
-                       server->address_len, &listener->fabric);
-  if (r < 0)
-    return r;
-  listener->server = server;
-  listener->source = wake_new (server->home.shared.context,
-                               fabric_listener_fd (listener->fabric),
-                               accept_some, listener);
-  server->nr_listeners++;
-  return 0;
-}
-
-/* The first fabric also chooses the port, where that is left open. */
-static int
-listen_first (struct server *server, const struct fabric_ops *ops)
-{
-  const struct sockaddr_in *any = (struct sockaddr_in *) &server->address;
-  const bool choose = any->sin_port == 0; /* sin6_port lies there too */
-  int r, tries = 0;
-
-  do {
-    server->address = server->config->listen;
-    server->address_len = server->config->listen_len;
-    r = choose ? pick_port (&server->address, server->address_len) : 0;
-    if (r == 0)
-      r = listen_on (server, ops);
-  } while (choose && r == -EADDRINUSE && ++tries < PORT_TRIES);
-  format_address (server);
-  return r;
-}
-
-static bool
-listen_all (struct server *server, char **error)
-{
-  const enum donor_fabric wanted = server->config->fabric;
-  const struct fabric_ops *ops =
-    wanted == DONOR_FABRIC_VERBS ? &fabric_verbs : &fabric_tcp;
-  int r;
-
-  server->address = server->config->listen;
-  r = listen_first (server, ops);
-  if (r < 0) {
-    *error = g_strdup_printf ("cannot listen on %s (%s): %s",
-                              server->address_text, ops->name,
-                              strerror (-r));
-    return false;
+  switch (fabric_request_preface (request)->kind) {
+  case FABRIC_CONTROL:
+    accept_control (data, request);
+    break;
+  case FABRIC_LANE:
+    accept_lane (data, request);
+    break;
+  default:
+    fabric_request_reject (request);
   }
-  if (wanted != DONOR_FABRIC_AUTO)
-    return true;
-  r = listen_on (server, &fabric_verbs);
-  if (r < 0)
-    log_warning ("listening on %s: tcp, without verbs: %s",
-                 server->address_text, strerror (-r));
-  else
-    log_notice ("listening on %s: tcp and verbs", server->address_text);
-  return true;
 }
 
 /* Beginning and end */
@@ -347,14 +218,15 @@ say_lending (void *data)
   struct server *server = data;
   const struct donor_config *config = server->config;
   struct lender_memory memory;
+  const char *fabrics[LISTENERS_MAX + 1];
   char text[UNITS_TEXT_MAX];
 
   lender_get_memory (server->home.shared.lender, &memory);
+  listeners_fabrics (server->listeners, fabrics);
   log_notice ("lending on %s (%s%s%s), %llu slab%s of %s ready",
-              server->address_text, server->listeners[0].fabric->ops->name,
-              server->nr_listeners > 1 ? ", " : "",
-              server->nr_listeners > 1
-              ? server->listeners[1].fabric->ops->name : "",
+              listeners_text (server->listeners), fabrics[0] ?: "",
+              fabrics[0] && fabrics[1] ? ", " : "",
+              fabrics[0] && fabrics[1] ? fabrics[1] : "",
               (unsigned long long) memory.slabs_ready,
               memory.slabs_ready == 1 ? "" : "s",
               units_format_size (config->slab_size_bytes, text));
@@ -375,12 +247,11 @@ status_of (const struct server *server)
   struct donor_status status = {
     .shared = &server->home.shared,
     .sessions = server->sessions,
-    .listen = server->address_text,
+    .listen = listeners_text (server->listeners),
     .lock = server->lock,
   };
 
-  for (unsigned i = 0; i < server->nr_listeners; i++)
-    status.fabrics[i] = server->listeners[i].fabric->ops->name;
+  listeners_fabrics (server->listeners, status.fabrics);
   return status;
 }
 
@@ -457,7 +328,11 @@ start (struct server *server, char **error)
     *error = g_strdup ("memory is short");
     return false;
   }
-  if (!bind_sockets (server, error) || !listen_all (server, error))
+  if (!bind_sockets (server, error))
+    return false;
+  server->listeners = listeners_new (server->config, shared->context,
+                                     accept_one, server, error);
+  if (server->listeners == NULL)
     return false;
   shared->lender = lender_new (server->config, shared->context, &events,
                                error);
@@ -548,19 +423,16 @@ server_stop (struct server *server, void (*stopped) (void *data), void *data)
 void
 server_free (struct server *server)
 {
-  unsigned i;
-
   if (server == NULL)
     return;
   state_socket_close (server->state);
   metrics_server_close (server->metrics);
-  for (i = 0; i < server->nr_listeners; i++)
-    wake_free (server->listeners[i].source);
+  if (server->listeners)
+    listeners_stop (server->listeners);
   while (server->sessions->len > 0)
     session_end (g_ptr_array_index (server->sessions, 0),
                  "the donor stops");
-  for (i = 0; i < server->nr_listeners; i++)
-    fabric_listener_close (server->listeners[i].fabric);
+  listeners_free (server->listeners);
   evictor_free (server->home.shared.evictor);
   lender_free (server->home.shared.lender);
   histogram_free (server->home.shared.eviction_durations);
@@ -571,6 +443,5 @@ server_free (struct server *server)
 const struct sockaddr *
 server_address (const struct server *server, socklen_t *len)
 {
-  *len = server->address_len;
-  return (const struct sockaddr *) &server->address;
+  return listeners_address (server->listeners, len);
 }

@@ -44,7 +44,7 @@ add_fabrics (JsonBuilder *b, const struct donor_status *status)
 
   json_builder_set_member_name (b, "fabrics");
   json_builder_begin_array (b);
-  for (i = 0; i < DONOR_FABRICS_MAX && status->fabrics[i]; i++)
+  for (i = 0; status->fabrics[i]; i++)
     json_builder_add_string_value (b, status->fabrics[i]);
   json_builder_end_array (b);
 }

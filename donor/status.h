@@ -6,15 +6,14 @@
 #include <json-glib/json-glib.h>
 
 #include "conf/memory_lock.h"
+#include "donor/listeners.h"
 #include "donor/session.h"
-
-enum { DONOR_FABRICS_MAX = 2 };
 
 struct donor_status {
   const struct donor_shared *shared;
   const GPtrArray *sessions;    /* struct session * */
   const char *listen;
-  const char *fabrics[DONOR_FABRICS_MAX]; /* NULL behind the last */
+  const char *fabrics[LISTENERS_MAX + 1]; /* NULL behind the last */
   const struct memory_lock_result *lock;
 };
 

@@ -148,7 +148,8 @@ int fabric_listen (const struct fabric_ops *ops,
 /* Readable when fabric_listener_accept has something to do. */
 int fabric_listener_fd (struct fabric_listener *l);
 
-/* The next connection whose preface has arrived, -EAGAIN if none now.
+/* The next connection whose preface has arrived, -EAGAIN if none now;
+ * -ENODEV once the device is gone, and nobody is heard here any more.
  * Broken, slow or malformed callers are dropped in here, bounded in
  * number and time; they never make it fail.  The caller passes *ret to
  * exactly one of fabric_request_reject, fabric_channel_accept and

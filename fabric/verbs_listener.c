@@ -106,6 +106,12 @@ take_caller (struct rdma_cm_id *id, const struct fabric_preface *preface,
   return r;
 }
 
+static bool
+is_removal (const struct verbs_listener *l, const struct rdma_cm_event *event)
+{
+  return event->event == RDMA_CM_EVENT_DEVICE_REMOVAL && event->id == l->cm.id;
+}
+
 /* Consumes the event.  It must be acknowledged before the id moves to
  * another event channel, or the two wait for each other.
  */
@@ -141,6 +147,10 @@ verbs_listener_accept (struct fabric_listener *fl, struct fabric_request **ret)
   for (int i = 0; i < BATCH; i++) {
     if (rdma_get_cm_event (l->cm.events, &event) == -1)
       return -EAGAIN;
+    if (is_removal (l, event)) {
+      rdma_ack_cm_event (event);
+      return -ENODEV;
+    }
     r = handle_event (event);
     if (r != NULL) {
       *ret = &r->head;
