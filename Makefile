@@ -211,7 +211,12 @@ bench_in_vm = test/vm/run --timeout 21600 --memory 3072 --disk 1G \
 bench: deps all
 	test/bench/host
 
-bench-vm: deps all
+LEAST = $(O)/test/bench/least.so
+$(LEAST): $(O)/test/bench/least.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -shared -o $@ $^ $(shell pkg-config --libs libibverbs)
+
+bench-vm: deps all $(LEAST)
 	$(bench_in_vm) -- test/bench/vm
 
 bench-writer: deps all

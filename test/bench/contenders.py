@@ -4,6 +4,7 @@ what a user would pick instead, each a block device of MIB [128] MiB.
   ours        /dev/nbd0, the plugin, one donor over verbs
   nbd tcp     /dev/nbd1 to a remote nbdkit memory over TCP
   nbd local   /dev/nbd2 to a nbdkit memory over a Unix socket: the front end
+  least       /dev/nbd3 to a plugin over verbs that does nothing but transfers
   nvme rdma   NVMe-oF/RDMA to a null_blk over the same Soft-RoCE
 """
 
@@ -106,14 +107,15 @@ class Ours(Nbd):
             yield OurDisk(disk.path, self.settle, self.borrower)
 
 
-class Memory(Nbd):
-    def __init__(self, box, name, device, where, server):
+class Plugin(Nbd):
+    """Another one of nbdkit's, with these arguments."""
+
+    def __init__(self, box, name, device, where, server, *plugin):
         self.name, self.device, self.server = name, device, server
         pidfile = box.path(name.replace(" ", "-") + ".pid")
         process = infiniswap.Process(
             box, name.replace(" ", "-"),
-            ["nbdkit", "-f", "-P", pidfile, *bench.NBDKIT, *where, "memory",
-             f"{MIB}M"])
+            ["nbdkit", "-f", "-P", pidfile, *bench.NBDKIT, *where, *plugin])
         box.processes.append(process)
         infiniswap.wait_until(lambda: os.path.exists(pidfile), 20, name)
         self.fill()
@@ -173,11 +175,18 @@ class Nvme:
 
 
 def remote(box):
-    return Memory(box, "nbd tcp", "/dev/nbd1", ["-i", REMOTE, "-p", "10809"],
-                  [REMOTE, "10809"])
+    return Plugin(box, "nbd tcp", "/dev/nbd1", ["-i", REMOTE, "-p", "10809"],
+                  [REMOTE, "10809"], "memory", f"{MIB}M")
 
 
 def local(box):
     path = box.path("local.sock")
-    return Memory(box, "nbd local", "/dev/nbd2", ["-U", path],
-                  ["-unix", path])
+    return Plugin(box, "nbd local", "/dev/nbd2", ["-U", path],
+                  ["-unix", path], "memory", f"{MIB}M")
+
+
+def least(box):
+    path = box.path("least.sock")
+    plugin = os.path.join(os.path.dirname(bench.OUT), "test/bench/least.so")
+    return Plugin(box, "least", "/dev/nbd3", ["-U", path], ["-unix", path],
+                  plugin, f"size={MIB}M")
