@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -59,13 +60,27 @@ check_space (struct findings *f, const char *folder, uint64_t free_bytes,
                   units_format_size (free_bytes >> 20 << 20, text), size);
 }
 
+static bool
+is_block_device (const char *path)
+{
+  struct stat st;
+
+  return stat (path, &st) == 0 && S_ISBLK (st.st_mode);
+}
+
 static void
 check_disk (struct findings *f, char *const *keys)
 {
   g_autofree char *folder = folder_of_backing (keys);
+  const char *backing = find_key (keys, "backing");
   struct statfs fs;
   struct statvfs space;
 
+  if (backing != NULL && is_block_device (backing)) {
+    findings_add (f, FINDING_OK, "disk", NULL, "%s is a block device",
+                  backing);
+    return;
+  }
   if (statfs (folder, &fs) == -1 || statvfs (folder, &space) == -1) {
     findings_add (f, FINDING_MISSING, "disk", "make the folder, or name "
                   "another with backing", "%s: %s", folder,

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import stat
 import struct
 import subprocess
 import termios
@@ -159,6 +160,11 @@ def check_findings(box):
     out = check_device(box, size="64M", donors=donors,
                        backing="/nonexistent/copy")
     check("missing  disk: /nonexistent: No such file" in out, out)
+    for disk in [d.path for d in os.scandir("/dev")
+                 if stat.S_ISBLK(d.stat(follow_symlinks=False).st_mode)][:1]:
+        out = check_device(box, size="64M", donors=donors, backing=disk)
+        check(re.search(f"^ok +disk: {disk} is a block device$", out, re.M),
+              out)
     out = check_device(box, size="4P", donors=donors)
     check("warning  disk: " in out and "for a local copy of 4P" in out, out)
     status, out, _ = run(WRAPPER + [CTL, "check", "--plugin",
