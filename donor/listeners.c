@@ -214,7 +214,7 @@ listeners_new (const struct donor_config *config, GMainContext *context,
 void
 listeners_stop (struct listeners *l)
 {
-  for (unsigned i = 0; i < l->n; i++) {
+  for (unsigned i = 0; l && i < l->n; i++) {
     wake_free (l->of[i].source);
     l->of[i].source = NULL;
   }

@@ -8,7 +8,6 @@
 #define ISW_LISTENERS_H
 
 #include <glib.h>
-#include <stdbool.h>
 #include <sys/socket.h>
 
 #include "donor/config.h"
@@ -20,14 +19,13 @@ struct listeners;
 
 /* Listen as the configuration says, and pass each connection on, which the
  * callee consumes.  NULL with *error (to be freed) if that is not possible.
- * Closing and failing ones are logged.
  */
 struct listeners *listeners_new (const struct donor_config *config,
                                  GMainContext *context,
                                  void (*accept) (struct fabric_request *request,
                                                  void *data),
                                  void *data, char **error);
-/* No connection is passed on any more. */
+/* No connection is passed on any more; NULL is allowed. */
 void listeners_stop (struct listeners *l);
 /* After the sessions that came from it; NULL is allowed. */
 void listeners_free (struct listeners *l);

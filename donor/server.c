@@ -427,8 +427,7 @@ server_free (struct server *server)
     return;
   state_socket_close (server->state);
   metrics_server_close (server->metrics);
-  if (server->listeners)
-    listeners_stop (server->listeners);
+  listeners_stop (server->listeners);
   while (server->sessions->len > 0)
     session_end (g_ptr_array_index (server->sessions, 0),
                  "the donor stops");

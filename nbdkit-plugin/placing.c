@@ -124,6 +124,7 @@ draw_once (struct placing *p)
                                              donors->len + 1);
   size_t drawn[PROBES_MAX];
 
+  drop_probes (p);
   for (guint i = 0; i < donors->len; i++) {
     struct donor *d = donors->pdata[i];
     c[i] = (struct choose_donor) {
@@ -131,7 +132,6 @@ draw_once (struct placing *p)
       .slabs = d->slabs,
     };
   }
-  drop_probes (p);
   p->n_probes = choose_probes (c, donors->len, p->params->probes,
                                &system_random, drawn);
   for (size_t i = 0; i < p->n_probes; i++) {

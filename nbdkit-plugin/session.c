@@ -329,7 +329,7 @@ static gboolean
 on_timer (gpointer data)
 {
   struct session *s = data;
-  struct message ping = { .type = MESSAGE_PING, .id = ++s->next_id };
+  struct message ping = { .type = MESSAGE_PING };
   int64_t now = fabric_now_ns ();
 
   receive_some (s);
@@ -338,8 +338,11 @@ on_timer (gpointer data)
   if (now - s->last_heard_ns > s->params->deadline_ns)
     end_because (s, -ETIMEDOUT, s->welcomed ? "no answer within the deadline"
                  : "no connection within the deadline");
-  else if (s->welcomed && now - s->last_sent_ns > s->params->deadline_ns / 4)
+  else if (s->welcomed &&
+           now - s->last_sent_ns > s->params->deadline_ns / 4) {
+    ping.id = ++s->next_id;
     session_answer (s, &ping);  /* ahead of requests that wait */
+  }
   return G_SOURCE_CONTINUE;
 }
 

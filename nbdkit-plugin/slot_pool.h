@@ -110,9 +110,9 @@ uint64_t slot_pool_clear_run (struct slot_pool *p, uint64_t first,
                               uint64_t n);
 
 /* The same, of pages that have no write to the local copy before them or in
- * flight, nor one that failed: what they have there is their newest content, unless they were
- * discarded.  If `also` is given it is asked about them with the pool
- * locked, and tells how many it is.
+ * flight, nor one that failed: what they have there is their newest
+ * content, unless they were discarded.  If `also` is given it is asked
+ * about them with the pool locked, and tells how many it is.
  */
 uint64_t slot_pool_stored_run (struct slot_pool *p, uint64_t first,
                                uint64_t n,
