@@ -218,9 +218,12 @@ begin_promotion (struct device *d, struct page_claim *claim, uint64_t page,
     return false;
   if (!page_order_claim_weakly (&d->order, claim, page, n))
     return false;
-  if (slab_table_route (d->slabs, page, n, false, &on_disk, &home)
-      == SOURCE_DISK && on_disk == n &&
-      slot_pool_clear_run (d->slots, page, n) == n)
+  /* Slots first: without one, and under the claim, where the pages are does
+   * not change any more.
+   */
+  if (slot_pool_clear_run (d->slots, page, n) == n &&
+      slab_table_route (d->slabs, page, n, false, &on_disk, &home)
+      == SOURCE_DISK && on_disk == n)
     return true;
   page_order_release (&d->order, claim);
   return false;
